@@ -145,7 +145,7 @@ AT_ONCE: dict[str, tuple[Callable[[], object], str]] = {
         "Lobby.handle_message would be called with other parameters: write (self, channel, message)",
     ),
     "misspelt callback": (
-        lambda: derived(handle_mesage=of_one),
+        lambda: derived(room="room:lobby", handle_mesage=of_one),
         "Lobby.handle_mesage: Client has no such callback, so it would never be called; did you mean 'handle_message'?",
     ),
     "another client's callback": (

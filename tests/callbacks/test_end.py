@@ -332,3 +332,28 @@ def test_other_bases_of_a_client_are_told_of_it() -> None:
         pass
 
     assert told == [{"name": "mine"}]
+
+
+async def test_a_client_that_is_cancelled_before_it_runs_is_told_nothing(autojump_clock: MockClock) -> None:
+    client = Told("room:1")
+    async with a_world() as world:
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            await world.run_client(client)
+        assert scope.cancelled_caught
+        assert client.log == []
+        async with running(world, client):
+            await client.until(("join", "room:1", 1))
+            client.stop()
+
+
+async def test_a_client_is_cancelled_between_callbacks_that_wait_for_nothing(autojump_clock: MockClock) -> None:
+    async def cancel(_: Any) -> None:
+        run.scope.cancel()
+
+    client = Told(info=cancel)
+    async with a_world() as world, running(world, client) as run:
+        await client.until("connect")
+        client.info("first")
+        client.info("second")
+    assert client.log == ["connect", ("info", "first"), ("terminate", "Cancelled")]

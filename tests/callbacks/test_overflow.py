@@ -263,3 +263,37 @@ async def test_an_overflow_ends_with_its_channel(end: str, autojump_clock: MockC
         await trio.sleep(1)
         assert [overflow.dropped for overflow in overflows(world, "ended")] == [3]
         client.stop()
+
+
+async def test_an_overflow_lasts_until_half_of_what_waits_is_handled(autojump_clock: MockClock) -> None:
+    async def slowly(*_: Any) -> None:
+        await trio.sleep(10)
+
+    client = Told("room:1", info=hold_up, message=slowly)
+    async with a_world() as world, running(world, client, buffer=4, overflow="drop_oldest"):
+        await client.until(("join", "room:1", 1))
+        client.info("hold up")
+        await trio.sleep(1)
+        await flood(world, "room:1", 6)
+        await client.until(("message", "tick", 2))
+        assert overflows(world, "ended") == []
+        await client.until(("message", "tick", 3))
+        assert [overflow.dropped for overflow in overflows(world, "ended")] == [2]
+        client.stop()
+
+
+async def test_messages_that_come_after_a_stop_find_no_gap_of_before(autojump_clock: MockClock) -> None:
+    async def wait(_: Any) -> None:
+        await trio.sleep(10)
+
+    client = Told("room:1", info=hold_up, terminate=wait)
+    async with a_world() as world, running(world, client, buffer=2, overflow="drop_oldest", close_timeout=20) as run:
+        await client.until(("join", "room:1", 1))
+        client.info("hold up")
+        await trio.sleep(1)
+        await flood(world, "room:1", 5)
+        client.stop()
+        await flood(world, "room:1", 5)
+    assert run.error is None
+    assert client.log[2:] == [("info", "hold up"), ("terminate", None)]
+    assert sum(overflow.dropped for overflow in overflows(world, "ended")) == 3

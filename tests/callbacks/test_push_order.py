@@ -1,14 +1,17 @@
 """Pushes and joins of a client leave in the order of the calls, whichever tasks make them."""
 
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
 import pytest
 import trio
 from tests.callbacks.support import Told
+from tests.client.support import URL, Scripted
+from tests.scheduling import in_any_order, play
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from slipstream_trio import Backoff, Channel, Client, run_client
+from slipstream_trio import Backoff, Channel, Client, ConnectionLost, Reply, Socket, run_client
 from slipstream_trio.testing.kit import Answer, FakeConnection, FakeServer
 
 ALL: tuple[Answer, ...] = ("connect", "join", "leave", "heartbeat", "push")
@@ -228,4 +231,33 @@ async def test_joins_that_wait_for_a_connection_are_made_in_order_and_before_the
             topic = f"room:{number}"
             assert [message[3] for message in connection.messages if message.topic == topic] == ["phx_join", "n", "n"]
             assert arrived(connection, topic) == callers.calls[topic]
+        client.stop()
+
+
+@in_any_order
+def test_a_task_has_its_ref_before_the_loss_of_the_connection_ends_its_push(order: object) -> None:
+    play(_push_and_lose)
+
+
+async def _push_and_lose() -> None:
+    known, told = set[str](), set[str]()
+
+    class Mine(Client):
+        async def handle_connect(self, socket: Socket) -> None:
+            await self.join("room")
+
+        async def handle_reply(self, ref: str, reply: Reply) -> None:
+            assert ref in known
+            told.add(ref)
+
+    client, connector = Mine(), Scripted({"phx_join"})
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(partial(run_client, client, URL, transport=connector, heartbeat_interval=None))
+        await wait_all_tasks_blocked()
+        connector.peer.end()
+        await trio.lowlevel.checkpoint()
+        with suppress(ConnectionLost):  # where it is lost first
+            known.add(await client.push("room", "event", timeout=5))
+        await trio.sleep(10)
+        assert told == known
         client.stop()

@@ -1,16 +1,18 @@
 """Each callback is a telemetry span."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import pytest
 import trio
 from tests.callbacks.support import Told, a_world, running
+from tests.client.support import URL, Recorder, Scripted
 from tests.peers import unbalanced
 from tests.telemetry.support import CountingBus
 from trio.testing import MockClock
 
-from slipstream_trio import Caller, Client, ConnectionLost, Gap, Message, Reply, Socket
+from slipstream_trio import Caller, Client, ConnectionLost, Gap, Message, Reply, Socket, run_client
 from slipstream_trio.telemetry import ClientCallbackStart, ClientCallbackStop, Record, SpanException
 
 CALLBACKS = {name for name in vars(Client) if name.startswith("handle_") or name == "terminate"}
@@ -163,3 +165,20 @@ async def test_a_span_that_begins_unobserved_emits_no_stop(autojump_clock: MockC
             client.stop()
         assert [record.name[2] for record in callback_spans(world.records)] == ["terminate"] * 2
         world.records.clear()  # a world looks at whole traces
+
+
+async def test_the_span_of_a_leave_lasts_until_it_is_confirmed_or_given_up(autojump_clock: MockClock) -> None:
+    recorder, client = Recorder(), Client()
+    options: dict[str, Any] = {"leave_timeout": 3, "heartbeat_interval": None, "telemetry": recorder.bus}
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(partial(run_client, client, URL, transport=Scripted({"phx_join"}), **options))
+        await trio.sleep(1)
+        await client.join("room:1")
+        await trio.sleep(1)
+        await client.leave("room:1")
+        await trio.sleep(2)
+        assert recorder.named("client", "leave", "stop") == []
+        await trio.sleep(2)
+        client.stop()
+    [stop] = recorder.named("client", "leave", "stop")
+    assert (stop.outcome, stop.reason) == ("timeout", "leave_timeout")

@@ -226,7 +226,7 @@ async def test_a_callback_client_is_bounded_too(
     assert (found[1] < 0) == (policy == "drop_oldest"), "the gap stands at its place"
 
 
-@pytest.mark.parametrize(("policy", "found"), [("drop_oldest", [0, -2, 3, 4]), ("drop_newest", [0, -1, 2, -1, 4])])
+@pytest.mark.parametrize(("policy", "found"), [("drop_oldest", [0, -2, 3, 4, 5]), ("drop_newest", [0, -1, 2, -2, 5])])
 async def test_one_of_few_messages_that_wait_for_a_callback_may_be_dropped(
     policy: Literal["drop_oldest", "drop_newest"], found: list[int], autojump_clock: MockClock
 ) -> None:
@@ -235,9 +235,32 @@ async def test_one_of_few_messages_that_wait_for_a_callback_may_be_dropped(
         options: Any = {"transport": connector, "buffer_bytes": MIB, "overflow": policy}
         nursery.start_soon(partial(run_client, client, URL, **options))
         await wait_all_tasks_blocked()
-        for number, pieces in enumerate([6, 6, 6, 3, 3]):
+        for number, pieces in enumerate([6, 6, 6, 3, 3, 3]):
             await offer(connector.peer, "room", number, size=pieces * PIECE)
         client.go_on.set()
         await wait_all_tasks_blocked()
         client.stop()
     assert client.found == found
+
+
+async def test_what_a_client_is_not_told_of_as_its_topic_was_left_counts_no_longer(autojump_clock: MockClock) -> None:
+    client, connector = Slow(), Scripted()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(partial(run_client, client, URL, transport=connector, buffer_bytes=MIB))
+        await wait_all_tasks_blocked()
+        assert (socket := client.socket) is not None
+        await offer(connector.peer, "room", 0)  # which is being handled
+        for _ in range(2):
+            await client.leave("room")
+            await wait_all_tasks_blocked()
+            await client.join("room")
+            await wait_all_tasks_blocked()
+            await offer(connector.peer, "room", 1)
+            assert waiting(socket) > 0
+        await client.leave("room")
+        await wait_all_tasks_blocked()
+        assert waiting(socket) == 0
+        client.go_on.set()
+        await wait_all_tasks_blocked()
+        client.stop()
+    assert client.found == [0]

@@ -7,11 +7,13 @@ from typing import Final
 
 import pytest
 import trio
-from tests.client.support import URL, Recorder, Scripted
+from tests.client.support import URL, Recorder, Scripted, scripted
 from tests.held import objects_held
+from tests.recovery.support import Outcomes, settle
+from tests.scheduling import in_any_order, play
 from trio.testing import MockClock
 
-from slipstream_trio import Socket, connect
+from slipstream_trio import Channel, Socket, connect
 from slipstream_trio.protocol import CloseConnection
 from slipstream_trio.testing.kit import Answer, FakeServer
 from slipstream_trio.transport import OpenRequest, Transport
@@ -220,3 +222,41 @@ async def test_a_socket_whose_channels_had_blocks_is_not_kept(autojump_clock: Mo
 
     first = await visit()
     assert [await visit() for _ in range(2)] == [first, first]
+
+
+async def test_the_error_of_a_cancelled_block_comes_out_though_its_end_is_cut_off(autojump_clock: MockClock) -> None:
+    connector = Scripted()
+    with pytest.raises(KeyError, match="mine"), trio.CancelScope() as scope:
+        async with connect(URL, transport=connector, close_timeout=1, heartbeat_interval=None):
+            connector.peer.answers_close = False
+            scope.cancel()
+            raise KeyError("mine")
+    assert trio.current_time() == 1
+
+
+@in_any_order
+def test_the_end_of_a_block_does_not_leave_what_another_task_joins_then(order: object) -> None:
+    play(_leave_and_join)
+
+
+async def _leave_and_join() -> None:
+    async with (
+        scripted(answers={"phx_join"}, heartbeat_interval=None) as (socket, peer),
+        trio.open_nursery() as nursery,
+    ):
+        done = Outcomes(nursery)
+
+        async def join(channel: Channel) -> None:
+            leave = await peer.wait_sent("phx_leave")
+            done.start("join", channel.join)
+            await settle()
+            peer.reply(leave)
+            peer.end_channel("room")
+
+        async with socket.join("room") as channel:
+            nursery.start_soon(join, channel)
+        await settle()
+        assert done.by == {"join": {}}
+        channel.leave_soon()
+        peer.reply(await peer.wait_sent("phx_leave", 2))
+        peer.end_channel("room")

@@ -258,6 +258,25 @@ def test_one_in_a_function_that_is_asked_for_a_payload_again_passes(kind: type[B
     assert peers[0].closed_with == (1000, "")
 
 
+def test_one_in_a_function_ends_also_a_body_that_awaits_nothing_of_the_connection() -> None:
+    asked, went_on = count(), list[str]()
+
+    def payload() -> dict[str, Any]:
+        if next(asked):
+            raise KeyboardInterrupt
+        return {}
+
+    async def body(socket: Socket, peer: Peer) -> None:
+        await socket.channel("room", payload).join()
+        peer.end_channel("room", "phx_error")
+        await trio.sleep(1000)
+        went_on.append("body")
+
+    with pytest.raises(KeyboardInterrupt):
+        run(body, rejoin=Backoff((1,), jitter=0))
+    assert went_on == []
+
+
 @pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit])
 def test_one_in_a_function_that_is_asked_before_connecting_again_passes(kind: type[BaseException]) -> None:
     asked = count()

@@ -10,7 +10,7 @@ from tests.recovery.support import Outcomes, settle
 from tests.scheduling import in_any_order, play
 from trio.testing import MockClock
 
-from slipstream_trio import Backoff, Channel, PushTimeout, SerializationError, connect
+from slipstream_trio import Backoff, Channel, ConnectionLost, PushTimeout, SerializationError, connect
 from slipstream_trio.protocol import Frame, Message, V2Serializer
 from slipstream_trio.transport import TransportEnded
 
@@ -262,3 +262,20 @@ async def test_calls_that_waited_and_cannot_be_sent_do_not_hold_up_those_behind_
             await trio.sleep(1)
             peer.reply(await peer.wait_sent("phx_join"))
     assert ended == [1] * 200
+
+
+async def test_what_waits_for_room_is_not_sent_once_the_connection_is_being_closed(autojump_clock: MockClock) -> None:
+    async with scripted(heartbeat_interval=None) as (socket, peer), trio.open_nursery() as nursery:
+        channel = socket.channel("room")
+        await channel.join()
+        await until_full(channel, peer, 0)
+        done = Outcomes(nursery)
+        done.start("push", channel.push, "echo", 5)
+        await settle()
+        nursery.start_soon(socket.disconnect)
+        await settle()
+        peer.resume()
+        await settle()
+        error = done.by["push"]
+        assert (type(error), error.reason, error.sent) == (ConnectionLost, "disconnected", False)
+        assert peer.count("echo") == 0

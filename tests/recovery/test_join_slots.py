@@ -1,14 +1,15 @@
 """The slots of joins: each that becomes free goes to the next join at once."""
 
+from contextlib import suppress
 from typing import Any
 
 import pytest
 import trio
 from tests.client.support import URL, Scripted, scripted
-from tests.recovery.support import Outcomes, settle
+from tests.recovery.support import Outcomes, settle, status_of
 from trio.testing import MockClock
 
-from slipstream_trio import Backoff, Channel, JoinTimeout, connect
+from slipstream_trio import Backoff, Channel, ConnectionLost, JoinError, JoinTimeout, connect
 from slipstream_trio.testing.kit import FakeServer
 
 
@@ -117,6 +118,28 @@ async def test_a_join_that_had_its_slot_goes_before_those_that_wait(autojump_clo
         assert [(await connection.expect_join(within=1)).topic for _ in range(2)] == ["room:1", "room:2"]
 
 
+async def test_a_first_join_that_waited_over_a_reconnect_has_missed_nothing(autojump_clock: MockClock) -> None:
+    options: dict[str, Any] = {"join_window": 1, "heartbeat_interval": None, "reconnect": Backoff((1,), jitter=0)}
+    async with (
+        FakeServer(answers={"connect", "leave"}) as server,
+        connect(server.url, transport=server.connector(), **options) as socket,
+        trio.open_nursery() as nursery,
+    ):
+        connection, done, channel = await server.accept(), Outcomes(nursery), socket.channel("room:2")
+        done.start("lost", socket.channel("room:1").join)
+        await settle()
+        done.start("waits", channel.join)
+        await settle()
+        await connection.drop()
+        await settle()
+        assert status_of(channel) == "joining"
+        join = await (await server.accept(within=5)).expect_join(within=1)
+        await join.reply_ok({"room": 2})
+        await settle()
+        assert (type(done.by["lost"]), done.by["waits"]) == (ConnectionLost, {"room": 2})
+        assert channel.last_gap is None
+
+
 async def test_each_join_that_is_accepted_makes_room_for_one_more(autojump_clock: MockClock) -> None:
     async with (
         FakeServer(answers={"connect", "leave"}) as server,
@@ -131,6 +154,33 @@ async def test_each_join_that_is_accepted_makes_room_for_one_more(autojump_clock
             await connection.refute_join(within=1)
             for join in joins:
                 await join.reply_ok()
+        nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize(("how", "room"), [("refused", 8), ("not answered", 4)])
+async def test_joins_that_are_refused_make_no_room_for_more_and_late_ones_halve_it(
+    how: str, room: int, autojump_clock: MockClock
+) -> None:
+    async def ask(topic: str) -> None:
+        with suppress(JoinError, JoinTimeout):
+            await socket.channel(topic).join()
+
+    async with (
+        FakeServer(answers={"connect", "leave", "heartbeat"}) as server,
+        connect(server.url, transport=server.connector(), join_timeout=5) as socket,
+        trio.open_nursery() as nursery,
+    ):
+        connection = await server.accept()
+        for number in range(40):
+            nursery.start_soon(ask, f"room:{number}")
+        for join in [await connection.expect_join(within=1) for _ in range(8)]:
+            if how == "refused":
+                await join.reply_error({})
+        if how == "not answered":
+            await connection.refute_join(within=4)
+        for _ in range(room):
+            await connection.expect_join(within=2)
+        await connection.refute_join(within=1)
         nursery.cancel_scope.cancel()
 
 

@@ -6,7 +6,7 @@ from tests.client.support import URL, Scripted
 from tests.recovery.support import connected_again, settle, status_of, until, world
 from trio.testing import MockClock
 
-from slipstream_trio import Backoff, ConnectionLost, StatusChanges, connect
+from slipstream_trio import Backoff, Client, ConnectionLost, StatusChanges, connect
 from slipstream_trio.testing.server import Refuse
 
 
@@ -162,3 +162,18 @@ async def test_without_reconnect_the_status_never_says_reconnecting(autojump_clo
                 there.connection.drop()
                 await trio.sleep_forever()
     assert seen == ["connected", "closing", "closed"]
+
+
+async def test_a_client_is_connecting_until_its_first_connection_is_open(autojump_clock: MockClock) -> None:
+    client = Client()
+    async with world() as there, trio.open_nursery() as nursery:
+        there.upgrades.append(Refuse(503))
+        nursery.start_soon(there.run_client, client)
+        await trio.sleep(0.5)
+        assert client.socket is not None
+        assert (len(there.requests), status_of(client.socket)) == (1, "connecting")
+        await connected_again(there, client.socket, 1)
+        there.connection.drop()
+        await trio.sleep(0.5)
+        assert status_of(client.socket) == "reconnecting"
+        client.stop()

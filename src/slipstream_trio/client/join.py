@@ -335,8 +335,7 @@ class Joins:
     def connection_lost(self) -> Iterator[None]:
         """Take note that the connection has ended, and another one may come: one join, or channel, a step."""
         for waiting in list(self._users):
-            if not waiting.over:
-                self._limit_wait(waiting)
+            self._limit_wait(waiting)
             yield
         for channel in list(self._socket._channels.values()):
             request = channel._joining.request

@@ -95,8 +95,8 @@ class Call:
         """Give up, as its task is cancelled: a reply that comes before that task runs is told of as late."""
         pushes = self.channel._socket._pushes
         aborted = (self._queued or self.result).give_up()
-        if not pushes.leave_line(self) and self._queued is None:
-            pushes.give_up(self, "cancelled")
+        pushes.leave_line(self)
+        pushes.give_up(self, "cancelled")
         return aborted
 
     def submit(self, connection: "Connection", payload: Any) -> None:
@@ -182,15 +182,13 @@ class Pushes:
         self._socket._timer.add(call.deadline, call)
         self.admit(call.channel, 1)
 
-    def leave_line(self, call: Call) -> bool:
-        """Give up a call that waits in line; tells whether it did."""
+    def leave_line(self, call: Call) -> None:
+        """Give up a call, if it waits in line."""
         line = self._lines.get(call.channel)
-        if line is None or call not in line:
-            return False
-        del line[call]
-        if not line:
-            del self._lines[call.channel]
-        return True
+        if line is not None and call in line:
+            del line[call]
+            if not line:
+                del self._lines[call.channel]
 
     def fail_line(self, channel: "Channel") -> None:
         """Fail the calls of a channel that wait in its line, as there is nothing to wait for."""
@@ -260,7 +258,7 @@ class Pushes:
     def give_up(self, push: Call, why: GivenUp) -> None:
         """Await the reply no longer; should it come, it will be recognised."""
         if push.ref is None or self._pending.pop(push.ref, None) is None:
-            return  # settled, or given up, after the cancellation and before its task ran again
+            return  # not queued yet; or settled, or given up, after the cancellation and before its task ran again
         del self._by_channel[push.channel][push.ref]
         self._given_up[push.ref] = why
         if len(self._given_up) > REMEMBERED:

@@ -135,16 +135,12 @@ class Runner:
     async def join(self, topic: str, payload: Any) -> None:
         """Ask for a topic, unless it is held."""
         socket = self.running_socket()
-        held = socket._channels.get(topic)
-        if held is not None and held.status != "leaving":
-            await trio.lowlevel.checkpoint()
-            return
         channel = socket.channel(topic, payload)
         channel._tell(ChannelBacklog(self._inbox, channel))
         try:
             await socket._joins.request(channel)
         except errors.AlreadyJoined:
-            return  # somebody else was waiting for the leave, too
+            return
 
     async def leave(self, topic: str) -> None:
         """Give up a topic, if it is held."""
