@@ -383,3 +383,12 @@ async def test_who_went_before_the_state_came_is_never_told(autojump_clock: Mock
             await diff(there, {}, {"a": metas("1")})
             await state(there, a=metas("1"), b=metas("2"))
             assert told(changes) == [("join", "b")]
+
+
+async def test_a_block_that_fails_follows_no_longer(autojump_clock: MockClock) -> None:
+    async with world() as there, there.connect() as socket, socket.join("room:1") as channel:
+        with pytest.raises(KeyError, match="mine"):
+            async with channel.presence() as presence:
+                raise KeyError("mine")
+        with trio.fail_after(1), pytest.raises(StopAsyncIteration):
+            await anext(presence)
