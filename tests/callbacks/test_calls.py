@@ -170,6 +170,10 @@ async def test_after_the_end_nobody_is_reached(autojump_clock: MockClock) -> Non
             await client.call("?")
         with pytest.raises(ClientStopped):
             client.cast("?")
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            await client.call("?")
+        assert scope.cancelled_caught
     with pytest.raises(ClientStopped):
         client.info("?")
     with pytest.raises(ClientStopped, match="Told does not run"):

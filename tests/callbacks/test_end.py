@@ -1,5 +1,6 @@
 """How a client ends: asked to, or for want of a connection."""
 
+import logging
 from typing import Any
 
 import pytest
@@ -111,7 +112,11 @@ async def test_a_disconnect_lets_what_has_come_be_handled(autojump_clock: MockCl
     ]
 
 
-async def test_a_callback_that_a_disconnect_interrupts_does_no_harm(autojump_clock: MockClock) -> None:
+async def test_a_callback_that_a_disconnect_interrupts_does_no_harm(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG, "slipstream_trio")
+
     async def wait_for_a_reply(channel: Channel, _: Any) -> None:
         await channel.push("ignore", timeout=None)
 
@@ -122,6 +127,7 @@ async def test_a_callback_that_a_disconnect_interrupts_does_no_harm(autojump_clo
         await client.disconnect()
     assert run.error is None
     assert client.log[2:] == [("disconnect", "ConnectionLost", "disconnected"), ("terminate", None)]
+    assert "Told: handle_join was interrupted" in caplog.text
 
 
 async def test_a_disconnect_while_there_is_no_connection_ends_the_attempts(autojump_clock: MockClock) -> None:

@@ -10,6 +10,7 @@ import trio
 import trio.testing
 from tests.client.support import PHOENIX, URL, Peer, Recorder, Scripted, scripted
 from tests.peers import unbalanced
+from tests.recovery.support import Outcomes
 from trio.testing import MockClock
 
 from slipstream_trio import Backoff, Channel, ChannelClosed, Client, ConnectionLost, SerializationError, run_client
@@ -329,3 +330,40 @@ async def test_so_it_is_where_nobody_watches_what_is_handled(autojump_clock: Moc
         assert await channel.push("echo", {"x": 1}) == {"x": 1}
         assert ["may not wait" in failure.reason for failure in failures] == [True]
         assert sent(peer) == ["phx_join", "echo"]
+
+
+async def test_a_handler_may_leave_a_topic_whose_join_waits_for_a_slot(autojump_clock: MockClock) -> None:
+    with recorded() as recorder:
+        async with (
+            scripted(telemetry=recorder.bus, join_window=1, answers=PHOENIX - {"phx_join"}) as (socket, peer),
+            trio.open_nursery() as nursery,
+        ):
+            done, waits, seen = Outcomes(nursery), socket.channel("waits"), list[str]()
+
+            def leave() -> None:
+                waits.leave_soon()
+                seen.append(waits.status)
+
+            done.start("first", socket.channel("first").join)
+            await trio.testing.wait_all_tasks_blocked()
+            done.start("waits", waits.join)
+            await trio.testing.wait_all_tasks_blocked()
+            when(recorder.bus, START, FrameReceived, leave)
+            peer.reply(await peer.wait_sent("phx_join"))
+            await trio.testing.wait_all_tasks_blocked()
+            assert (seen, done.by["first"], type(done.by["waits"])) == (["closed"], {}, ChannelClosed)
+            assert sent(peer) == ["phx_join"]
+
+
+async def test_a_handler_told_that_a_rejoin_begins_may_leave_the_topic(autojump_clock: MockClock) -> None:
+    with recorded() as recorder:
+        async with scripted(telemetry=recorder.bus, rejoin=Backoff((1,), jitter=0)) as (socket, peer):
+            channel = socket.channel("room")
+            await channel.join()
+            recorder.bus.attach("acts", ("slipstream", "client", "join", "start"), lambda _: channel.leave_soon())
+            peer.end_channel("room", "phx_error")
+            await trio.sleep(5)
+            assert channel.status == "closed"
+            assert sent(peer) == ["phx_join"]
+        handled = [type(record.raw_message) for record in recorder.named("handle", "start")]
+        assert LeaveTopic not in handled  # there is nothing to leave

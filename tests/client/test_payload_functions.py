@@ -1,9 +1,12 @@
 """A function that gives the payload of a join: what it returns, and when it is too late."""
 
+from itertools import count
 from typing import Any
 
 import pytest
 import trio
+from tests.client.support import Recorder, scripted
+from tests.peers import unbalanced
 from trio.testing import MockClock
 
 from slipstream_trio import Backoff, Client, JoinTimeout, connect, run_client
@@ -77,3 +80,24 @@ async def test_a_function_that_returns_none_joins_with_an_empty_object(autojump_
     ):
         connection = await server.accept()
         assert (await connection.expect_join()).payload == {}
+
+
+async def test_a_topic_that_is_left_while_a_deaf_function_is_asked_again_is_not_joined(
+    autojump_clock: MockClock,
+) -> None:
+    recorder, calls = Recorder(), count()
+
+    async def deaf() -> None:
+        with trio.CancelScope(shield=True):
+            await trio.sleep(2 * next(calls))
+
+    options: dict[str, Any] = {"rejoin": Backoff((1,), jitter=0), "heartbeat_interval": None}
+    async with scripted(telemetry=recorder.bus, **options) as (socket, peer):
+        channel = socket.channel("room", deaf)
+        await channel.join()
+        peer.end_channel("room", "phx_error")
+        await trio.sleep(2)
+        channel.leave_soon()
+        await trio.sleep(5)
+        assert (next(calls), peer.count("phx_join")) == (2, 1)
+    assert unbalanced(recorder.records) == []

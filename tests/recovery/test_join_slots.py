@@ -80,6 +80,25 @@ async def test_a_users_join_that_is_never_sent_gives_its_slot_back(autojump_cloc
         assert done.at == {"first": 3, "next": 3}
 
 
+async def test_a_join_that_was_cancelled_as_it_waited_takes_no_slot(autojump_clock: MockClock) -> None:
+    async with (
+        scripted(answers={"phx_leave"}, join_window=1, heartbeat_interval=None) as (socket, peer),
+        trio.open_nursery() as nursery,
+    ):
+        done = Outcomes(nursery)
+        done.start("first", socket.channel("room:1").join)
+        await settle()
+        with trio.move_on_after(1):
+            await socket.channel("room:2").join()
+        done.start("third", socket.channel("room:3").join)
+        await settle()
+        for number in (1, 2):
+            peer.reply(await peer.wait_sent("phx_join", number))
+            await settle()
+        assert done.at == {"first": 1, "third": 1}
+        assert [message.topic for message in peer.sent] == ["room:1", "room:3"]
+
+
 async def test_a_users_join_whose_connection_ends_while_its_payload_is_asked_has_its_slot_anew(
     autojump_clock: MockClock,
 ) -> None:
@@ -199,6 +218,34 @@ async def test_a_channel_behind_many_that_wait_for_their_backoff_is_joined_again
         connector.peer.end()
         await trio.sleep(2)
         assert [message.topic for message in connector.peer.sent] == ["room:69"]
+
+
+async def test_channels_are_joined_again_in_the_order_in_which_they_were_joined(autojump_clock: MockClock) -> None:
+    connector, topics = Scripted(), [f"room:{number}" for number in range(8)]
+    async with connect(URL, transport=connector, heartbeat_interval=None, reconnect=Backoff((1,), jitter=0)) as socket:
+        channels = [socket.channel(topic) for topic in topics]
+        for channel in channels:
+            await channel.join()
+        connector.peer.end()
+        await trio.sleep(2)
+        assert [message.topic for message in connector.peer.sent] == topics
+
+
+async def test_a_push_that_waits_for_a_join_does_not_hold_it_up(autojump_clock: MockClock) -> None:
+    connector, again = Scripted(), Backoff((1,), jitter=0)
+    async with (
+        connect(URL, transport=connector, heartbeat_interval=None, reconnect=again) as socket,
+        trio.open_nursery() as nursery,
+    ):
+        connector.peer.end()
+        await settle()
+        done, channel = Outcomes(nursery), socket.channel("room")
+        done.start("join", channel.join)
+        await settle()
+        done.start("push", channel.push, "echo", 5)
+        await trio.sleep(5)
+        assert (done.by, done.at) == ({"join": {}, "push": 5}, {"join": 1, "push": 1})
+        channel.leave_soon()
 
 
 async def test_a_function_for_the_payload_has_the_time_limit_of_the_join(autojump_clock: MockClock) -> None:

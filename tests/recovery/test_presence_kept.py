@@ -9,8 +9,10 @@ from typing import Any
 import pytest
 import trio
 from hypothesis import example, given, strategies as st
+from tests.client.support import scripted
 from tests.drawing import examples
 from tests.peers import World
+from tests.protocol import wire
 from tests.recovery.presences import diff, metas, state, tell, told
 from tests.recovery.support import connected_again, settle, world
 from trio.testing import MockClock
@@ -349,3 +351,18 @@ async def test_what_a_serializer_of_the_users_decoded_is_copied_too(autojump_clo
                 await state(there, a=metas("1"))
                 spoil(presence["a"]["metas"][0]["odd"])
                 assert presence["a"]["metas"][0]["odd"] == deque([1, 2])
+
+
+class Binary(V2Serializer):
+    """Takes frames of bytes for what others take as text."""
+
+    def decode(self, frame: Frame) -> Message:
+        return super().decode(frame.decode() if isinstance(frame, bytes) else frame)
+
+
+async def test_presences_may_come_in_frames_of_bytes(autojump_clock: MockClock) -> None:
+    async with scripted(serializer=Binary()) as (socket, peer), socket.join("room") as channel:
+        peer.feed(wire.text(None, None, "room", "presence_state", {"KEY": metas("1")}).replace("KEY", "é").encode())
+        await settle()
+        async with channel.presence() as presence:
+            assert dict(presence) == {"é": metas("1")}

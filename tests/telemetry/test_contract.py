@@ -83,6 +83,11 @@ async def test_giving_up_is_told_with_the_attempts_and_a_hint(autojump_clock: Mo
     async with scripted(telemetry=recorder.bus):
         pass
     assert len(recorder.named("client", "gave_up")) == 1
+    with pytest.raises(ConnectionLost) as lost:
+        async with scripted(telemetry=recorder.bus) as (_, peer):
+            peer.end(1001)
+            await trio.sleep_forever()
+    assert recorder.named("client", "gave_up")[1].hint == str(lost.value)
 
 
 async def test_a_join_tells_why_it_failed_and_how_long_it_waited(autojump_clock: MockClock) -> None:
@@ -207,6 +212,7 @@ async def test_a_send_is_a_span_also_where_it_is_refused(autojump_clock: MockClo
         ("cancelled", "cancelled", None, 2 * 10**9),
     ]
     assert (told[0].start.topic, told[0].start.event, told[0].start.params) == ("room", "event", {"a": 1})
+    assert {type(each) for each in told} == {ClientSendStop}
 
 
 async def test_a_malformed_frame_is_told_and_cut(autojump_clock: MockClock) -> None:
