@@ -92,9 +92,10 @@ async def test_a_join_that_was_cancelled_as_it_waited_takes_no_slot(autojump_clo
             await socket.channel("room:2").join()
         done.start("third", socket.channel("room:3").join)
         await settle()
-        for number in (1, 2):
-            peer.reply(await peer.wait_sent("phx_join", number))
-            await settle()
+        with trio.fail_after(5):
+            for number in (1, 2):
+                peer.reply(await peer.wait_sent("phx_join", number))
+                await settle()
         assert done.at == {"first": 1, "third": 1}
         assert [message.topic for message in peer.sent] == ["room:1", "room:3"]
 
