@@ -264,3 +264,13 @@ async def test_what_a_client_is_not_told_of_as_its_topic_was_left_counts_no_long
         await wait_all_tasks_blocked()
         client.stop()
     assert client.found == [0]
+
+
+async def test_a_channel_that_nobody_has_read_loses_the_oldest(autojump_clock: MockClock) -> None:
+    async with scripted(buffer_bytes=MIB, overflow="raise") as (socket, peer), socket.join("room") as channel:
+        await offer(peer, "room", *range(1, 7))
+        await offer(peer, "room", *range(7, 31))
+        with pytest.raises(SlowConsumer):
+            await channel.receive()
+        found = await taken(channel)
+        assert found == list(range(found[0], 31))

@@ -1,10 +1,13 @@
 """How a channel ends: leaves, the server's phx_close, crashes; and what its streams do then."""
 
+from collections.abc import Awaitable, Callable
+from functools import partial
+
 import pytest
 import trio
 from tests.client.support import URL, Recorder, running, scripted
 from tests.protocol import wire
-from trio.testing import MockClock
+from trio.testing import MockClock, assert_checkpoints
 
 from slipstream_trio import Channel, ChannelClosed, ConnectionLost, connect
 
@@ -242,3 +245,38 @@ async def test_a_channel_of_the_server_that_stops_or_crashes(autojump_clock: Moc
                 await events(channel)
             await channel.join()
             assert await channel.push("echo", 1) == 1
+
+
+async def test_asking_for_more_after_the_end_lets_others_run(autojump_clock: MockClock) -> None:
+    async with scripted() as (socket, _), socket.join("room") as channel:
+        await channel.leave()
+        for _ in range(2):
+            with assert_checkpoints(), pytest.raises(StopAsyncIteration):
+                await anext(channel)
+
+
+async def test_a_channel_of_a_socket_that_has_ended_has_ended(autojump_clock: MockClock) -> None:
+    async with scripted() as (socket, _):
+        await socket.disconnect()
+        with assert_checkpoints():
+            await socket.disconnect()
+        with trio.fail_after(1):
+            assert await events(socket.channel("room")) == []
+
+
+async def test_a_leave_fails_at_once_what_waits_for_the_join(autojump_clock: MockClock) -> None:
+    async with scripted(answers=()) as (socket, peer), trio.open_nursery() as nursery:
+        channel = socket.channel("room")
+
+        async def fails(operation: Callable[[], Awaitable[object]]) -> None:
+            with pytest.raises(ChannelClosed):
+                await operation()
+
+        nursery.start_soon(fails, channel.join)
+        await peer.wait_sent("phx_join")
+        nursery.start_soon(fails, partial(channel.push, "event"))
+        await trio.testing.wait_all_tasks_blocked()
+        channel.leave_soon()
+        await trio.testing.wait_all_tasks_blocked()
+        assert channel.status == "leaving"
+        assert not nursery.child_tasks

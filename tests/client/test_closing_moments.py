@@ -4,9 +4,10 @@ from typing import Final
 
 import pytest
 import trio
+from tests.client.support import scripted
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from slipstream_trio import Backoff, ChannelClosed, ConnectionLost, connect
+from slipstream_trio import Backoff, ChannelClosed, ConnectionLost, Socket, connect
 from slipstream_trio.telemetry import Record, Telemetry
 from slipstream_trio.testing.kit import Answer, FakeServer
 
@@ -146,3 +147,18 @@ async def test_disconnecting_in_the_moment_of_a_loss_does_not_change_how_the_blo
                         break
                 await trio.sleep_forever()
         assert (caught.value.reason, caught.value.code) == ("closed_by_server", 4001)
+
+
+async def test_while_leaves_are_waited_for_a_ping_tells_that_the_socket_closes(autojump_clock: MockClock) -> None:
+    async def ping(socket: Socket) -> None:
+        await wait_all_tasks_blocked()
+        assert (socket.status, socket.state.status) == ("closing", "open")
+        with pytest.raises(ConnectionLost) as caught:
+            await socket.ping()
+        told.append((caught.value.reason, trio.current_time()))
+
+    told: list[tuple[str, float]] = []
+    async with trio.open_nursery() as nursery, scripted(answers={"phx_join", "heartbeat"}) as (socket, _):
+        await socket.channel("room:1").join()
+        nursery.start_soon(ping, socket)
+    assert told == [("closed_by_client", 0)]

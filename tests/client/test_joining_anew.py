@@ -348,3 +348,18 @@ async def test_a_channel_left_by_a_handler_as_its_join_is_accepted_is_left(
         await settle()
         assert (status_of(channel), outcomes.by["leave"]) == ("closed", None)
     assert (peer.count("phx_leave"), peer.count("echo")) == (1, 0)
+
+
+async def test_a_stream_that_nobody_has_read_misses_nothing_between_two_joins(autojump_clock: MockClock) -> None:
+    async with scripted() as (socket, peer):
+        channel = socket.channel("room")
+        stream = channel.stream()
+        for _ in range(2):
+            await channel.join()
+            await channel.leave()
+        await channel.join()
+        peer.message("room", "event", 1)
+        message = await anext(stream)
+        assert isinstance(message, Message)
+        assert message.payload == 1
+        assert channel.last_gap is None

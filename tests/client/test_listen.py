@@ -185,3 +185,15 @@ async def test_what_is_missed_before_anything_has_come_is_so_since_the_opening(a
         gap = await anext(messages.stream())
         assert isinstance(gap, Gap)
         assert (gap.until - gap.since).total_seconds() == pytest.approx(9)
+
+
+async def test_the_gap_of_a_reconnect_is_told_before_anything_else_comes(autojump_clock: MockClock) -> None:
+    connector = Scripted()
+    async with (
+        connect(URL, transport=connector, reconnect=Backoff((1,), jitter=0)) as socket,
+        socket.listen(DOCUMENT) as messages,
+    ):
+        for _ in range(2):
+            connector.peer.end()
+            with trio.fail_after(2):
+                assert isinstance(await anext(messages.stream()), Gap)

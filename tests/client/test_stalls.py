@@ -194,3 +194,37 @@ async def test_the_loop_is_watched_while_somebody_listens() -> None:
             tasks.append(living_tasks())
         await wait_all_tasks_blocked()
     assert tasks[1] == tasks[0] + 1
+
+
+async def test_time_that_a_test_passes_is_no_stall(autojump_clock: MockClock) -> None:
+    bus, told = Telemetry(), list[LoopStalled]()
+    bus.attach("stalls", LoopStalled, told.append)
+    async with scripted(telemetry=bus, heartbeat_interval=10):
+        await trio.sleep(11)
+        autojump_clock.jump(5)
+        await trio.sleep(1)
+    assert told == []
+
+
+async def test_a_socket_tells_of_stalls_from_its_next_deadline_until_it_ends(
+    monkeypatch: pytest.MonkeyPatch, autojump_clock: MockClock
+) -> None:
+    class SystemClock:
+        """Has the name by which the real clock is known."""
+
+    monkeypatch.setattr(trio.lowlevel, "current_clock", SystemClock)
+    bus, told = Telemetry(), list[LoopStalled]()
+    async with scripted(telemetry=bus, heartbeat_interval=10) as (lasting, _):
+        bus.attach("stalls", LoopStalled, told.append)
+        async with scripted(telemetry=bus) as (ending, _):
+            autojump_clock.jump(1)
+            await trio.sleep(10)
+            assert {record.socket_id for record in told} == {ending.socket_id}
+            told.clear()
+            autojump_clock.jump(1)
+            await trio.sleep(1)
+            assert {record.socket_id for record in told} == {lasting.socket_id, ending.socket_id}
+        told.clear()
+        autojump_clock.jump(1)
+        await trio.sleep(1)
+        assert {record.socket_id for record in told} == {lasting.socket_id}

@@ -1,14 +1,17 @@
-"""The writer's task: when it runs, and in which context."""
+"""The writer's task: when it runs, in which context, and how it ends."""
 
+import math
 from collections.abc import Sequence
 from contextvars import ContextVar
 
 import pytest
 import trio
 import trio.lowlevel
-from tests.client.support import living_tasks, scripted
+from tests.client.support import URL, Scripted, living_tasks, scripted
+from tests.held import objects_held
 from trio.testing import MockClock, wait_all_tasks_blocked
 
+from slipstream_trio import Backoff, connect
 from slipstream_trio.protocol import Frame
 
 
@@ -65,3 +68,100 @@ async def test_the_writers_task_ends_in_another_socket_of_the_run_too(autojump_c
                 idle.append(living_tasks())
                 await channel.push("echo", 1)
     assert len(set(idle)) == 1
+
+
+async def hang(_: Sequence[Frame]) -> None:
+    await trio.sleep_forever()
+
+
+async def test_a_socket_ends_at_once_though_its_writer_rests(autojump_clock: MockClock) -> None:
+    async with scripted() as (socket, _), socket.join("room") as channel:
+        await channel.push("echo", 1)
+    assert trio.current_time() == 0
+
+
+async def test_a_write_that_ends_after_the_connection_is_the_last(
+    monkeypatch: pytest.MonkeyPatch, autojump_clock: MockClock
+) -> None:
+    async def send(frames: Sequence[Frame]) -> None:
+        await before(frames)
+        await written.wait()
+
+    written, connector = trio.Event(), Scripted()
+    async with connect(URL, transport=connector) as socket, socket.join("room") as channel:
+        await channel.push("echo", 1)
+        peer, before = connector.peer, connector.peer.send
+        monkeypatch.setattr(peer, "send", send)
+        await channel.send("event")
+        await wait_all_tasks_blocked()
+        peer.end()
+        left = []
+        for _ in range(2):
+            await wait_all_tasks_blocked()
+            left.append(peer.left)
+            written.set()
+        assert left == [False, True]
+        assert trio.current_time() == 0
+        await socket.wait_connected()
+
+
+async def test_a_close_that_waits_for_a_write_ends_with_the_connection(autojump_clock: MockClock) -> None:
+    connector = Scripted()
+    async with connect(URL, transport=connector) as socket:
+        connector.peer.pause()
+        connector.peer.wake()
+        await wait_all_tasks_blocked()
+        socket.reconnect()
+        await wait_all_tasks_blocked()
+        connector.peer.end()
+        await wait_all_tasks_blocked()
+        assert socket.generation == 2
+        assert trio.current_time() == 0
+
+
+async def test_a_write_that_never_ends_is_given_up_a_second_after_the_connection(
+    monkeypatch: pytest.MonkeyPatch, autojump_clock: MockClock
+) -> None:
+    connector = Scripted()
+    async with connect(URL, transport=connector, reconnect=Backoff((1,), jitter=0)) as socket:
+        monkeypatch.setattr(connector.peer, "send", hang)
+        connector.peer.wake()
+        await wait_all_tasks_blocked()
+        connector.peer.end()
+        await trio.sleep(2.5)
+        assert (socket.status, socket.generation) == ("connected", 2)
+
+
+async def test_the_transport_is_left_when_the_write_has_ended(
+    monkeypatch: pytest.MonkeyPatch, autojump_clock: MockClock
+) -> None:
+    async def send(_: Sequence[Frame]) -> None:
+        try:
+            await trio.sleep(math.inf)
+        finally:
+            with trio.CancelScope(shield=True):
+                await trio.sleep(0.25)
+            left.append(peer.left)
+
+    left: list[bool] = []
+    with trio.move_on_after(5):
+        async with scripted(close_timeout=1) as (_, peer):
+            monkeypatch.setattr(peer, "send", send)
+            peer.answers_close = False
+            peer.wake()
+            await wait_all_tasks_blocked()
+    assert left == [False]
+
+
+async def test_a_socket_whose_write_was_given_up_is_not_kept(autojump_clock: MockClock) -> None:
+    async def visit() -> int:
+        async with scripted(close_timeout=1) as (socket, peer):
+            channel = socket.channel("room")
+            await channel.join()
+            peer.pause()
+            peer.answers_close = False
+            await channel.send("event")
+        return objects_held()
+
+    first = await visit()
+    assert [await visit() for _ in range(2)] == [first, first]
