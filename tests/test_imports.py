@@ -67,3 +67,7 @@ def test_a_name_that_the_package_lacks_is_an_attribute_error() -> None:
 
 def test_dir_lists_what_is_not_imported_yet() -> None:
     assert set(slipstream_trio.__all__) <= set(dir(slipstream_trio))
+
+
+def test_it_can_be_used_without_docstrings() -> None:
+    subprocess.run([sys.executable, "-OO", "-c", "from slipstream_trio import connect"], check=True)

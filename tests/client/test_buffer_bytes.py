@@ -73,15 +73,17 @@ async def test_nothing_is_lost_while_it_is_read(autojump_clock: MockClock) -> No
         assert channel.last_gap is None
 
 
+@pytest.mark.parametrize("topics", [("idle", "busy"), ("busy", "idle")])
 @pytest.mark.parametrize("policy", ["raise", "drop_oldest", "drop_newest"])
 async def test_it_is_at_the_cost_of_who_has_the_most(
-    policy: Literal["raise", "drop_oldest", "drop_newest"], autojump_clock: MockClock
+    policy: Literal["raise", "drop_oldest", "drop_newest"], topics: tuple[str, str], autojump_clock: MockClock
 ) -> None:
     async with (
         scripted(buffer_bytes=MIB, overflow=policy) as (socket, peer),
-        socket.join("idle") as idle,
-        socket.join("busy") as busy,
+        socket.join(topics[0]),
+        socket.join(topics[1]),
     ):
+        idle, busy = socket._channels["idle"], socket._channels["busy"]
         await first_read(idle, peer)
         await offer(peer, "idle", *range(1, 11))
         for number in range(50):

@@ -1,5 +1,6 @@
 """The options of `connect`: what is refused at the call, and what is never shown."""
 
+import inspect
 import ssl
 from functools import partial
 from types import SimpleNamespace
@@ -9,7 +10,7 @@ import attrs
 import pytest
 from tests.client.support import URL, Scripted
 
-from slipstream_trio import Backoff, Configuration, ConfigurationError, ConnectOptions, Disconnect, connect
+from slipstream_trio import Backoff, Channel, Configuration, ConfigurationError, ConnectOptions, Disconnect, connect
 from slipstream_trio.protocol import Frame, Message, V1Serializer, V2Serializer
 from slipstream_trio.telemetry import Telemetry, default_telemetry
 from slipstream_trio.transport import OpenRequest, find_connector
@@ -162,6 +163,7 @@ def test_a_time_is_a_number_above_zero_or_none(name: str, value: Any) -> None:
         ("serializer", "v2", "Serializer"),
         ("serializer", object(), "Serializer"),
         ("serializer", SimpleNamespace(name="mine", decode=print), "Serializer"),
+        ("serializer", SimpleNamespace(encode=print, decode=print), "a Serializer with a name"),
         ("serializer", Versioned(3), "a version such as '3.0.0'"),
         ("serializer", Versioned(""), "a version such as '3.0.0'"),
         ("serializer", Versioned("3.0.0&token=s3cr3t"), "a version such as '3.0.0'"),
@@ -340,3 +342,7 @@ def test_no_repr_shows_a_secret() -> None:
     for shown in (configuration, configuration.options(), request):
         assert SECRET not in repr(shown)
         assert URL in repr(shown)
+
+
+def test_help_shows_that_a_timeout_is_by_default_that_of_the_option() -> None:
+    assert "= DEFAULT" in str(inspect.signature(Channel.push))

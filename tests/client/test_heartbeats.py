@@ -224,3 +224,23 @@ async def test_what_is_due_is_handled_in_the_context_of_connect(autojump_clock: 
         await trio.sleep(15)
         bus.detach("context")
     assert set(seen) == {"connect"}
+
+
+async def test_what_is_written_after_a_heartbeat_is_no_answer_to_it(autojump_clock: MockClock) -> None:
+    with pytest.raises(ConnectionLost, match="heartbeat"):
+        async with scripted(answers=JOINS, heartbeat_interval=10, heartbeat_timeout=3) as (socket, _):
+            channel = socket.channel("room")
+            await channel.join()
+            for _ in range(20):
+                await channel.send("event")
+                await trio.sleep(1)
+    assert trio.current_time() == pytest.approx(13)
+
+
+async def test_nothing_is_kept_of_a_ping(autojump_clock: MockClock) -> None:
+    async with scripted() as (socket, peer):
+        await socket.ping()
+        peer.answers.discard("heartbeat")
+        with trio.move_on_after(1):
+            await socket.ping()
+        assert not socket._pings

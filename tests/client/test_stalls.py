@@ -15,10 +15,10 @@ from typing import Any
 import pytest
 import trio
 from docs.example_server import ExampleServer
-from tests.client.support import living_tasks, scripted
+from tests.client.support import URL, Scripted, living_tasks, scripted
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from slipstream_trio import Backoff, ChannelClosed, ConnectionLost, PushTimeout, Socket, connect
+from slipstream_trio import Backoff, ChannelClosed, ConnectionLost, ConnectionRejected, PushTimeout, Socket, connect
 from slipstream_trio.telemetry import LoopStalled, Telemetry
 from slipstream_trio.testing.kit import FakeServer
 from slipstream_trio.transport import OpenRequest
@@ -228,3 +228,30 @@ async def test_a_socket_tells_of_stalls_from_its_next_deadline_until_it_ends(
         autojump_clock.jump(1)
         await trio.sleep(1)
         assert {record.socket_id for record in told} == {lasting.socket_id}
+
+
+async def test_a_deadline_at_the_moment_of_the_end_finds_nothing_to_watch(
+    monkeypatch: pytest.MonkeyPatch, autojump_clock: MockClock
+) -> None:
+    class SystemClock:
+        """Has the name by which the real clock is known."""
+
+    async def refuse(_: OpenRequest) -> None:
+        if len(connector.requests) % 2 == 0:
+            await trio.sleep(4)
+            raise ConnectionRejected(403, (), "no")
+
+    monkeypatch.setattr(trio.lowlevel, "current_clock", SystemClock)
+    bus = Telemetry()
+    bus.attach("stalls", LoopStalled, lambda _: None)
+    connector = Scripted(opening=refuse)
+    for _ in range(20):
+        with pytest.raises(ConnectionRejected):
+            async with connect(URL, transport=connector, telemetry=bus, reconnect=Backoff((1,), jitter=0)) as connected:
+                channel = connected.channel("room")
+                await channel.join()
+                connector.peer.end()
+                await wait_all_tasks_blocked()
+                with pytest.raises((PushTimeout, ConnectionLost)):
+                    await channel.push("event", timeout=5)
+                await trio.sleep_forever()

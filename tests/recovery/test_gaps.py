@@ -315,3 +315,10 @@ async def test_of_two_gaps_in_one_place_the_reason_is_that_of_the_first(autojump
         assert first is not None
         assert last is not None
         assert (gap.reason, gap.since, gap.until) == ("rejoined", first.since, last.until)
+
+
+def test_a_gap_says_how_many_messages_are_missing_if_that_is_known() -> None:
+    times = " from 2026-01-01 00:00:00.000+00:00 to 2026-01-01 00:00:01.500+00:00"
+    since, until = datetime(2026, 1, 1, tzinfo=UTC), datetime(2026, 1, 1, 0, 0, 1, 500_000, tzinfo=UTC)
+    assert str(Gap("overflow", since, until, 3)) == "3 messages were dropped (overflow)" + times
+    assert str(Gap("rejoined", since, until)) == "messages may be missing (rejoined)" + times
