@@ -2,6 +2,7 @@
 
 from collections.abc import Awaitable, Callable
 from functools import partial
+from typing import Any
 
 import pytest
 import trio
@@ -280,3 +281,15 @@ async def test_a_leave_fails_at_once_what_waits_for_the_join(autojump_clock: Moc
         await trio.testing.wait_all_tasks_blocked()
         assert channel.status == "leaving"
         assert not nursery.child_tasks
+
+
+async def test_what_was_dropped_is_told_once_be_it_read_after_the_end(autojump_clock: MockClock) -> None:
+    recorder = Recorder()
+    options: dict[str, Any] = {"buffer": 2, "overflow": "drop_oldest", "telemetry": recorder.bus}
+    async with scripted(**options) as (socket, peer), socket.join("room") as channel:
+        for number in range(5):
+            peer.message("room", "event", number)
+        await trio.testing.wait_all_tasks_blocked()
+        await channel.leave()
+        assert len(await events(channel)) == 2
+    assert [record.dropped for record in recorder.named("client", "gap")] == [3]

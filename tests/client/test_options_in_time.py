@@ -131,9 +131,10 @@ async def test_a_timeout_of_a_transport_of_ones_own_is_left_as_it_is(autojump_cl
     assert raised.value.timeout == 1
 
 
-async def test_a_function_that_blocks_the_program_is_late_too(autojump_clock: MockClock) -> None:
+@pytest.mark.parametrize("seconds", [10, 20])
+async def test_a_function_that_blocks_the_program_is_late_too(seconds: float, autojump_clock: MockClock) -> None:
     def block() -> dict[str, str]:
-        autojump_clock.jump(20)
+        autojump_clock.jump(seconds)
         return {}
 
     connector = Scripted()
