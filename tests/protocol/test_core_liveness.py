@@ -100,8 +100,8 @@ def test_the_join_whose_turn_it_is_may_hold_up_that_nothing_can_be_written(
     join: dict[str, Any], heard: float | None, deadline: float
 ) -> None:
     core = Core(heartbeat_interval=None, heartbeat_timeout=20.0)
-    core.now = join.pop("now", 1.0)
-    core.join("room", **join)
+    core.now = join.get("now", 1.0)
+    core.join("room", **{name: value for name, value in join.items() if name != "now"})
     for number in range(8):
         core.join(f"next:{number}", timeout=None)
     due, line = 0.0, {"write_blocked_since": 5.0} | ({} if heard is None else {"heard": heard})
