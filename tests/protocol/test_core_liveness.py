@@ -114,6 +114,14 @@ def test_the_join_whose_turn_it_is_may_hold_up_that_nothing_can_be_written(
     assert (due, core.state.close_reason) == (deadline, "heartbeat_timeout")
 
 
+def test_an_overdue_rejoin_makes_no_line_lost_sooner() -> None:
+    core = Core(heartbeat_interval=30.0, heartbeat_timeout=20.0)
+    core.rejoin(timeout=15.0)
+    core.tick(15.0, write_blocked_since=5.0)
+    assert core.state.turns == {"1": "room"}
+    assert next_deadline(core.state, write_blocked_since=5.0) == 25.0
+
+
 def test_without_a_timeout_only_an_outstanding_heartbeat_that_cannot_be_written_loses_the_line() -> None:
     core = Core(heartbeat_interval=None, heartbeat_timeout=None)
     assert core.tick(500.0, write_blocked_since=0.0).return_ == ()

@@ -105,14 +105,16 @@ def _size(client: SimulatedClient) -> int:
 
 def _options(client: SimulatedClient) -> dict[str, Any]:
     pace = client.pace
-    slow = "slow_reader" in client.features
+    slow, unread = "slow_reader" in client.features, "unread" in client.features
     return {
         "reconnect": Backoff((0.02 * pace, 0.1 * pace, 0.5 * pace), reset_after=pace),
         "rejoin": Backoff((0.02 * pace, 0.2 * pace), reset_after=pace),
         "heartbeat_interval": 3 * pace,
+        # Where a server does not read, a push can time out in the queue before the line counts as lost.
+        "heartbeat_timeout": (6 if unread else 3) * pace,
         "connect_timeout": 2 * pace,
         "join_timeout": 3 * pace,
-        "push_timeout": 4 * pace,
+        "push_timeout": (2 if unread else 4) * pace,
         "leave_timeout": pace,
         "close_timeout": pace,
         "buffer": 3 if slow else 256,
