@@ -13,6 +13,7 @@ from slipstream_trio import (
     AlreadyJoined,
     Backoff,
     ChannelClosed,
+    ConnectError,
     ConnectionLost,
     ConnectionRejected,
     JoinError,
@@ -49,16 +50,20 @@ async def test_a_connection_that_never_was_tells_whose_part_that_is(autojump_clo
     async def refuse(_: OpenRequest) -> None:
         raise ConnectionRejected(403, (), "no")
 
+    async def fail(_: OpenRequest) -> None:
+        raise ConnectError("no route")
+
     async def never(_: OpenRequest) -> None:
         await trio.sleep_forever()
 
     recorder = Recorder()
     for opening, options in (
         (refuse, {}),
+        (fail, {}),
         (never, {"connect_timeout": 1}),
         (never, {"params": lambda: 1 / 0, "connect_timeout": None}),
     ):
-        with pytest.raises((ConnectionRejected, trio.TooSlowError, ZeroDivisionError)), trio.fail_after(20):
+        with pytest.raises((ConnectError, trio.TooSlowError, ZeroDivisionError)), trio.fail_after(20):
             async with connect(URL, transport=Scripted(opening=opening), telemetry=recorder.bus, **options):
                 pytest.fail("not to be entered")
     ends = [(each.termination_reason, each.ended_by, each.code) for each in stops(recorder, "connection", "connect")]
