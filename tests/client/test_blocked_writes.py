@@ -71,6 +71,20 @@ async def test_what_makes_progress_now_and_then_is_not_lost(autojump_clock: Mock
         assert (socket.status, socket.generation) == ("connected", 1)
 
 
+async def test_what_is_queued_behind_a_heartbeat_is_not_taken_for_it(autojump_clock: MockClock) -> None:
+    with pytest.raises(ConnectionLost):
+        async with scripted(answers={"phx_join"}, heartbeat_interval=30, heartbeat_timeout=10) as (socket, peer):
+            began = trio.current_time()
+            channel = socket.channel("room")
+            await channel.join()
+            await trio.sleep(36)
+            peer.pause()
+            peer.write_blocked_since = trio.current_time()
+            await channel.leave(timeout=None)
+            await trio.sleep_forever()
+    assert trio.current_time() - began == pytest.approx(40 + 1, abs=0.1)
+
+
 @pytest.mark.parametrize("takes", [15, 30])  # from what was heard last, four times the timeout is the longest
 async def test_a_join_that_the_server_works_off_holds_it_up(takes: float, autojump_clock: MockClock) -> None:
     options: dict[str, Any] = {"heartbeat_interval": None, "heartbeat_timeout": 5, "join_timeout": None}

@@ -6,11 +6,12 @@ from typing import Any
 
 import pytest
 import trio
-from tests.client.support import URL, Recorder, running, scripted
+from tests.client.support import URL, Recorder, Scripted, running, scripted
 from tests.protocol import wire
 from trio.testing import MockClock, assert_checkpoints
 
-from slipstream_trio import Channel, ChannelClosed, ConnectionLost, connect
+from slipstream_trio import Backoff, Channel, ChannelClosed, ConnectionLost, JoinTimeout, connect
+from slipstream_trio.transport import OpenRequest
 
 QUIET = frozenset({"phx_join", "heartbeat"})
 
@@ -293,3 +294,24 @@ async def test_what_was_dropped_is_told_once_be_it_read_after_the_end(autojump_c
         await channel.leave()
         assert len(await events(channel)) == 2
     assert [record.dropped for record in recorder.named("client", "gap")] == [3]
+
+
+async def test_a_join_that_is_never_sent_hides_no_end_that_is_still_to_be_told(autojump_clock: MockClock) -> None:
+    async def opening(_: OpenRequest) -> None:
+        if connector.peers:
+            await trio.sleep(10)
+
+    connector = Scripted(opening=opening)
+    async with connect(URL, transport=connector, rejoin=None, reconnect=Backoff((1,), jitter=0)) as socket:
+        channel = socket.channel("room")
+        await channel.join()
+        connector.peer.end_channel("room", "phx_error")
+        connector.peer.end()
+        await trio.sleep(2)
+        with pytest.raises(JoinTimeout):
+            await channel.join(timeout=1)
+        with pytest.raises(ChannelClosed, match="crash"):
+            await anext(channel)
+        await channel.join()
+        connector.peer.message("room", "event", 1)
+        assert (await anext(channel)).payload == 1

@@ -150,6 +150,24 @@ async def test_no_connection_is_lost_to_a_stall(server: ExampleServer, mock_cloc
         assert program.socket.generation == 1
 
 
+async def test_an_answer_behind_what_comes_in_bit_by_bit_is_read_before_the_verdict(autojump_clock: MockClock) -> None:
+    async with (
+        scripted(answers={"phx_join", "phx_leave"}) as (connected, peer),
+        connected.join("room:1") as channel,
+        trio.open_nursery() as nursery,
+    ):
+
+        async def come_in() -> None:
+            await trio.sleep(2)
+            for _ in range(20):
+                peer.progress += 1
+                await trio.lowlevel.checkpoint()
+            peer.reply(peer.sent[-1], 1)
+
+        nursery.start_soon(come_in)
+        assert await channel.push("event", timeout=2) == 1
+
+
 async def test_a_flood_delays_no_verdict_for_long(autojump_clock: MockClock) -> None:
     """What comes all the time is no answer."""
     async with (

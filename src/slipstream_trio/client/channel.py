@@ -372,7 +372,7 @@ class Channel:
 
     def _end_streams(self) -> None:
         """End what has not ended: the socket has, and nothing will ever come for a topic that is not joined."""
-        self._streams.close(self._socket._lifecycle.of_streams, anew=False)
+        self._streams.close(self._socket._lifecycle.of_streams)
 
     def _tell_closed(self, reason: Exception) -> None:
         """Tell the callback client that the channel has ended, or could not be joined; it may be joined again."""

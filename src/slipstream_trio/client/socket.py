@@ -175,7 +175,7 @@ class Socket:
             yield Subscription(streams.buffer)
         finally:
             del self._listeners[streams]
-            streams.close(self._lifecycle.of_streams, anew=False)
+            streams.close(self._lifecycle.of_streams)
 
     async def wait_connected(self) -> None:
         """Wait until the socket is connected.
@@ -265,7 +265,7 @@ class Socket:
         streams = map(Channel._end_streams, self._all_channels())
         await finished(chain(self._unsettled, self._joins.socket_ended(), streams))
         for listening in self._listeners:
-            listening.close(self._lifecycle.of_streams, anew=False)
+            listening.close(self._lifecycle.of_streams)
 
     def _all_channels(self) -> list[Channel]:
         return [channel for known in list(self._known) if (channel := known()) is not None]

@@ -149,13 +149,13 @@ class Streams:
             changed()
             buffer.close(StopAsyncIteration)
 
-    def close(self, end: EndOfStream, *, anew: bool = True) -> None:
-        """End all of them, or those that have not ended."""
+    def close(self, end: EndOfStream) -> None:
+        """End those that have not ended: readers are still to be told of an end before."""
         self._ended_at = trio.current_time()
-        if anew or self._end is None:
+        if self._end is None:
             self._end = end
         for buffer in self.made():
-            if anew or buffer._end is None:
+            if buffer._end is None:
                 buffer.close(end)
         if self._presences is not None:
             self._presences.close()
