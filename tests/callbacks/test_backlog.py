@@ -248,7 +248,7 @@ async def test_pushes_of_others_wait_while_replies_are_not_handled(autojump_cloc
             await client.push("a", "echo")
         with pytest.raises(PushTimeout) as raised:
             await client.push("a", "echo", timeout=3)
-        assert raised.value.timeout == 3
+        assert (raised.value.timeout, raised.value.sent, raised.value.waited) == (3, False, 3)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(client.push, "a", "echo")
             await wait_all_tasks_blocked()
