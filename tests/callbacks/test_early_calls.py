@@ -2,15 +2,27 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 import pytest
 import trio
 from tests.callbacks.support import Told, a_world, running
+from tests.client.support import URL, Scripted
 from tests.peers import World
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from slipstream_trio import Backoff, Caller, CallTimeout, ClientStopped, ConnectError, Socket
+from slipstream_trio import (
+    Backoff,
+    Caller,
+    CallTimeout,
+    ClientStopped,
+    ConnectError,
+    JoinTimeout,
+    Socket,
+    run_client,
+)
+from slipstream_trio.transport import OpenRequest
 
 
 async def same(message: Any, _: Caller) -> Any:
@@ -246,3 +258,21 @@ async def test_each_run_has_its_first_connection(autojump_clock: MockClock) -> N
     assert ask.ends == {"?": "?"}
     assert client.log.index(("call", "?")) > len(client.log) - 3
     assert client.log.count("connect") == 2
+
+
+async def test_a_limit_that_is_set_as_the_client_begins_holds(autojump_clock: MockClock) -> None:
+    async def never(_: OpenRequest) -> None:
+        await trio.sleep_forever()
+
+    for _ in range(20):  # by then the task that joins has run before the one that connects
+        client = Told()
+        async with trio.open_nursery() as nursery:
+            connector = Scripted(opening=never)
+            nursery.start_soon(partial(run_client, client, URL, transport=connector, connect_timeout=None))
+            while client.socket is None:
+                await trio.lowlevel.checkpoint()
+            began = trio.current_time()
+            with trio.fail_after(20), pytest.raises(JoinTimeout):
+                await client.socket.channel("room").join(timeout=1)
+            assert trio.current_time() - began == pytest.approx(1)
+            nursery.cancel_scope.cancel()
