@@ -200,20 +200,16 @@ class Connection:
 
     def tick(self, now: float) -> float | None:
         """Handle what is due; returns when the next is."""
-        deadline, transport = self._next_deadline(), self._transport
-        if transport is None or deadline is None or deadline > now:
+        transport = self._transport
+        if transport is None:
+            return None
+        heard = self.received if transport.heard is None else transport.heard
+        deadline = protocol.next_deadline(self._state, heard, transport.write_blocked_since)
+        if deadline is None or deadline > now:
             return deadline
-        heard, blocked = self._heard(transport), transport.write_blocked_since
+        blocked = transport.write_blocked_since
         self.handle_own(protocol.TimerTicked(now, heard, self.writer.mark_written, blocked))
-        return self._next_deadline()
-
-    def _heard(self, transport: Transport) -> float:
-        return self.received if transport.heard is None else transport.heard
-
-    def _next_deadline(self) -> float | None:
-        if (transport := self._transport) is None:
-            return None  # there is nothing to tell the core of
-        return protocol.next_deadline(self._state, self._heard(transport), transport.write_blocked_since)
+        return protocol.next_deadline(self._state, heard, blocked)
 
     def _end_by(self, deadline: float) -> None:
         self._scope.deadline = min(self._scope.deadline, deadline)
@@ -390,8 +386,9 @@ class Connection:
         """See whether the writer can rest, or is held up: the core is told of the time when a blocked line is lost."""
         self.writer.look()
         assert self._transport is not None
-        if self._transport.write_blocked_since is not None and (deadline := self._next_deadline()) is not None:
-            self._socket._timer.arm(deadline)
+        blocked, limit = self._transport.write_blocked_since, self._state.options.heartbeat_timeout
+        if blocked is not None and limit is not None:
+            self._socket._timer.arm(max(blocked + limit, trio.current_time()))  # or later, if a join holds that up
 
     async def _close_in(self, scope: trio.CancelScope, transport: Transport, close: protocol.CloseTransport) -> None:
         with scope:

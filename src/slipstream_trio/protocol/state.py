@@ -342,8 +342,8 @@ def next_deadline(state: State, heard: float | None = None, write_blocked_since:
         return None
     due = state.topics.next_deadline
     if state.status == "open":
-        blocked, limit = None, state.options.heartbeat_timeout
-        if limit is not None and write_blocked_since is not None:
+        blocked = None
+        if write_blocked_since is not None and (limit := state.options.heartbeat_timeout) is not None:
             blocked = write_deadline(state.topics, state.turn_queue, limit, write_blocked_since, heard)
         for other in (state.heartbeat.deadline, blocked):
             if other is not None and (due is None or other < due):
