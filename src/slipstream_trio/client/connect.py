@@ -102,7 +102,7 @@ async def connected(configuration: Configuration, runner: "Runner | None" = None
         try:
             await supervisor.shut_down(graceful=error is None)
         except BaseException as raised:  # noqa: BLE001 - likewise: a KeyboardInterrupt
-            error = raised
+            error = raised if error is None or not isinstance(raised, Exception) else error
     final = socket._lifecycle.error
     interrupted = final is not None and not isinstance(final, Exception)
     if error is not None and not (interrupted and isinstance(error, Exception | trio.Cancelled)):
