@@ -30,7 +30,7 @@ def end_of_turn(topics: Topics, turns: Turns) -> float | None:
 
 
 def held_up(deadline: float, end: float, limit: float, since: float, heard: float | None) -> float:
-    """Return a deadline that a join holds up to the end of its turn, or the longest after `since` and `heard`."""
+    """Return a deadline that a join holds up to the end of its turn, but not longer than `LONGEST_HOLD` allows."""
     heard = since if heard is None else heard
     longest = max(heard + LONGEST_HOLD * limit, since + (LONGEST_HOLD - 1) * limit)
     return max(deadline, min(end, longest))

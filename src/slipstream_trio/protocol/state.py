@@ -336,7 +336,7 @@ def next_deadline(state: State, heard: float | None = None, write_blocked_since:
 
     Parameters:
         heard: as a tick has it.
-        write_blocked_since: as a tick has it; a line that is blocked is to be looked after before anything else is due.
+        write_blocked_since: as a tick has it; of a line that is blocked, the time when it is lost counts, too.
     """
     if state.status not in ("open", "closing"):
         return None
