@@ -88,7 +88,8 @@ def test_a_terminal_of_80_columns_is_filled_and_not_exceeded(draw: Callable[...,
     assert "\x1b[" in drawn
     lines = ANSI.sub("", drawn).splitlines()
     assert max(cells(line.rstrip()) for line in lines) == 80 - 1
-    assert any(re.search(r"→ push .*\d (µs|ms|s)\b", line) for line in lines)
+    assert any(re.search(r"→ push .*\d (µs|ms|s)\b", line) for line in lines)  # on a busy machine, none in µs
+    assert any("µs" in line for line in lines)
     assert sum(bool(re.match(r"invariant \d holds", line)) for line in lines) == 5
     assert lines[-1].endswith(" 0 violations")
 
@@ -126,7 +127,7 @@ def test_an_output_without_arrows_gets_ascii() -> None:
     with redirect_stdout(io.TextIOWrapper(written, encoding="ascii", write_through=True)):
         assert main(["demo"]) == 0
     assert re.search(rb"> push .*s  ref 2", written.getvalue())
-    assert re.search(rb"\d (us|ms|s) ", written.getvalue())
+    assert re.search(rb"\d us ", written.getvalue())
 
 
 def test_a_trace_that_is_not_sound_fails_the_command(
