@@ -89,9 +89,7 @@ async def connected(configuration: Configuration, runner: "Runner | None" = None
             if runner is not None:
                 yield socket
             else:
-                while socket._shown is None and not supervisor.is_finished:
-                    await socket._lifecycle.changes.next()
-                if socket._shown is None:
+                if not await supervisor.opens():
                     raise socket._lifecycle.error or socket._lifecycle.lost()
                 with supervisor.body:
                     if socket.status == "closed":
@@ -104,7 +102,7 @@ async def connected(configuration: Configuration, runner: "Runner | None" = None
         except BaseException as raised:  # noqa: BLE001 - likewise: a KeyboardInterrupt
             error = raised if error is None or not isinstance(raised, Exception) else error
     final = socket._lifecycle.error
-    interrupted = final is not None and not isinstance(final, Exception)
+    interrupted = not isinstance(final, Exception | None)
     if error is not None and not (interrupted and isinstance(error, Exception | trio.Cancelled)):
         raise error
     # A bug, and a KeyboardInterrupt, are raised even if the body did not notice.
@@ -223,14 +221,18 @@ class Supervisor:
                 socket._emitter.emit(ClientGaveUp, disconnect.reason, attempt, disconnect.status, hint)
                 return
             attempt += 1
-            socket._lifecycle.become("reconnecting" if socket._shown is not None else "connecting")
-            ended = (disconnect.reason, disconnect.code, disconnect.status)
-            socket._emitter.emit(ReconnectScheduled, delay, attempt, *ended)
-            with trio.CancelScope() as self._waiting:  # until the user asks for the attempt at once
-                await trio.sleep(delay)
-            self._waiting = None
+            await self._wait(delay, attempt, disconnect)
             step = 0 if self._at_once else step if falls_back else step + 1
             self._at_once = False
+
+    async def _wait(self, delay: float, attempt: int, ended: Disconnect) -> None:
+        """Wait for an attempt, until its time has come or the user asks for it at once."""
+        socket = self.socket
+        socket._lifecycle.become("reconnecting" if socket._shown is not None else "connecting")
+        socket._emitter.emit(ReconnectScheduled, delay, attempt, ended.reason, ended.code, ended.status)
+        with trio.CancelScope() as self._waiting:
+            await trio.sleep(delay)
+        self._waiting = None
 
     def _end_of(self, connection: Connection, lived: float | None, step: int) -> tuple[Exception, Disconnect]:
         """Return what to raise for a connection that has ended, and what its end was."""
@@ -303,6 +305,12 @@ class Supervisor:
         except Exception as error:  # noqa: BLE001 - the user's function; `connect` raises it
             self.socket._lifecycle.fail(error)
             return None
+
+    async def opens(self) -> bool:
+        """Wait for the first connection; tells whether there was one."""
+        while self.socket._shown is None and not self.is_finished:
+            await self.socket._lifecycle.changes.next()
+        return self.socket._shown is not None
 
     async def until_finished(self) -> None:
         """Wait until everything has ended."""

@@ -18,7 +18,7 @@ from .handshake import masked, redacted_error, secrets_of, shown_url, with_trace
 from .spans import Span
 from .status import Tasks, only_cancelled
 from .timer import alarm_of_this_run
-from .turn import MESSAGES_A_TURN, catch_up, take_in, turn_of_this_run
+from .turn import MESSAGES_A_TURN, take_in, turn_of_this_run
 from .writer import Writer
 
 if TYPE_CHECKING:
@@ -319,7 +319,7 @@ class Connection:
                 if self._socket._byte_limit.left <= 0:
                     self._turn.release()  # readers who keep up lose nothing, however many channels a flood is for
                     await trio.lowlevel.checkpoint()  # in which this task may run before them
-                    await catch_up(self._socket._byte_limit)
+                    await self._turn.catch_up(self._socket._byte_limit)
                 await take_in(self, frames)
                 if self._turn.held and not self._wakes:
                     self._wakes = True

@@ -106,10 +106,10 @@ class Turn:
         self._looked, self.free = now, repeat(1, many - 1)
         return True
 
-    async def let_others_run(self) -> None:
+    async def let_others_run(self, *, batch: bool = False) -> None:
         """Pass the scheduler, and begin another turn."""
         await trio.lowlevel.checkpoint()
-        self.begin()
+        self.begin(batch=batch)
 
     def begin(self, *, batch: bool = False) -> None:
         """Begin another turn: other tasks have just run. In that of a batch of frames, readers are held."""
@@ -133,6 +133,21 @@ class Turn:
         for buffer in held:
             buffer.wake()
 
+    async def catch_up(self, backlog: "Backlog | ByteLimit", *, batch: bool = False) -> bool:
+        """Let the consumer of a backlog catch up for as long as it does, but not for long; tell whether that would do.
+
+        Another turn begins then.
+        """
+        self.release()
+        in_time, until, size = True, time.perf_counter() + CATCHING_UP, math.inf
+        # The scheduler is passed once in any case: on a busy machine the time may be over before anybody has run.
+        while in_time and backlog.waiting < size and backlog.crowded:
+            size = backlog.waiting
+            await trio.lowlevel.checkpoint()
+            in_time = time.perf_counter() < until
+        self.begin(batch=batch)
+        return in_time
+
 
 _TURN: Final[trio.lowlevel.RunVar[Turn | None]] = trio.lowlevel.RunVar("slipstream_trio turn", default=None)
 
@@ -155,19 +170,6 @@ async def finished(work: Iterator[object]) -> None:
     """Do the rest of some work; others run between its parts."""
     while begun(work):
         await trio.lowlevel.cancel_shielded_checkpoint()
-
-
-async def catch_up(backlog: "Backlog | ByteLimit") -> bool:
-    """Let the consumer of a backlog catch up for as long as it does, but not for long; tell whether that would do."""
-    until = time.perf_counter() + CATCHING_UP
-    size = math.inf
-    # The scheduler is passed once in any case: on a busy machine the time may be over before anybody has run.
-    while backlog.waiting < size and backlog.crowded:
-        size = backlog.waiting
-        await trio.lowlevel.checkpoint()
-        if time.perf_counter() >= until:
-            return False
-    return True
 
 
 async def settle(transport: Transport) -> None:
@@ -200,14 +202,12 @@ async def take_in(connection: "Connection", frames: Sequence[Frame]) -> None:
     many = len(frames) > FEW_READERS
     turn.begin(batch=many)
     if many and messages is not None and _put_together(channels, messages):
-        turn.end_batch()
-        return
+        frames = ()  # and none is left for the loop
     for frame, message in zip(frames, messages or repeat(None)):  # noqa: B905 - there is no end of None
+        crowded = None
         if watched.active:
             crowded = connection.take_in_watched(frame, now)
-        elif message is None and (message := _decoded(connection, frame, now)) is None:
-            crowded = None
-        else:
+        elif message is not None or (message := _decoded(connection, frame, now)) is not None:
             join_ref, ref, topic, event, _ = message
             channel = channels.get(topic) if light and ref is None and event not in PRESENCE_EVENTS else None
             if channel is not None and channel._put is not None and (join_ref is None or join_ref == channel._join_ref):
@@ -217,16 +217,13 @@ async def take_in(connection: "Connection", frames: Sequence[Frame]) -> None:
                 unseen -= 3
         unseen -= 1
         if crowded is not None and patient:
-            turn.release()
-            patient, now = await catch_up(crowded), trio.current_time()
-            turn.begin(batch=many)
+            patient, now = await turn.catch_up(crowded, batch=many), trio.current_time()
         elif unseen <= 0:
             unseen = FRAMES_A_LOOK
             if turn.is_over():
                 turn.end_batch()
-                await turn.let_others_run()
+                await turn.let_others_run(batch=many)
                 now = trio.current_time()
-                turn.begin(batch=many)
     if many:
         turn.end_batch()
 
