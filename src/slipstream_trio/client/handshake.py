@@ -312,8 +312,5 @@ def secrets_of(request: OpenRequest) -> Iterator[str]:
             yield from (piece.partition("=")[2].strip() for piece in value.split(";"))  # cookies
     for subprotocol in request.subprotocols:
         if subprotocol != "phoenix":
-            yield subprotocol
             encoded = subprotocol.rpartition(".")[2]
-            yield encoded
-            with suppress(ValueError):  # not a token of ours
-                yield base64.b64decode(encoded + "==", altchars=b"-_" if {"-", "_"} & {*encoded} else None).decode()
+            yield from (subprotocol, encoded, base64.b64decode(encoded + "==").decode())
