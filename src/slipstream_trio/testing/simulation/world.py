@@ -1,11 +1,10 @@
-"""The world of a run: servers behind a balancer, a network, clients, and what goes wrong among them."""
+"""The world of a run: servers behind a balancer, a network, clients, and the faults that hit them."""
 
 import hashlib
 import signal
 import ssl
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from itertools import count
 from pathlib import Path
 from random import Random
@@ -15,9 +14,9 @@ import trio
 from trio.testing import MockClock
 
 from ...telemetry import HandleStart, HandleStop
-from ..faults import FaultyNetwork, faulty_network
-from ..server import MemoryStream, Mount, PhoenixServer
-from .chaos import chaos, faults_of
+from .. import faults as net
+from ..server import Connection, MemoryStream, Mount, PhoenixServer
+from ..server.pipes import open_background
 from .client import Disk, SimulatedClient
 from .scenario import Note, Run
 
@@ -77,7 +76,7 @@ class World:
         self.numbers: Iterator[int] = count(1)
         self.counters: Counter[str] = Counter()
         self.tls: Contexts | None = tls
-        self.network: FaultyNetwork
+        self.network: net.FaultyNetwork
         self.nodes: list[Node] = [
             Node(lambda: PhoenixServer(mounts(self), close_timeout=self.pace, keep_received=1))
             for _ in range(scenario.nodes)
@@ -159,14 +158,15 @@ class World:
 
     async def play(self, program: "Program") -> None:
         """Let the clients run their programs to the end."""
-        async with faulty_network(faults_of(self)) as self.network, self._servers():
-            beside, root = {*trio.lowlevel.current_task().child_nurseries}, trio.lowlevel.current_root_task()
-            before = {*_tasks_but_in(beside, root)}
+        async with net.faulty_network(faults_of(self)) as self.network, open_background() as beside:
+            await self._start(beside)
+            ours, root = {*trio.lowlevel.current_task().child_nurseries}, trio.lowlevel.current_root_task()
+            before = {*_tasks_but_in(ours, root)}
             try:
                 await self._play(program)
             finally:
                 self.lives = None
-                left = [f"a task is left: {task.name}" for task in {*_tasks_but_in(beside, root)} - before]
+                left = [f"a task is left: {task.name}" for task in {*_tasks_but_in(ours, root)} - before]
                 left += ["a connection is left open" for stream in self._streams if not stream.closed]
                 self.run.left += sorted(left)
                 self.run.faults += Counter({f"network: {name}": n for name, n in self.network.log.counts.items()})
@@ -187,18 +187,15 @@ class World:
         if patience.cancelled_caught:
             self.run.left += [f"{name} did not come to its end" for name in self.clients]
 
-    @asynccontextmanager
-    async def _servers(self) -> AsyncIterator[None]:
-        async with trio.open_nursery() as beside:
-            beside.start_soon(chaos, self)
-            if self.bad_disks:
-                beside.start_soon(self._write_disks)
-            for node in self.nodes:
-                beside.start_soon(node.run)
-            if self.run.scenario.interrupt == "terminate":
-                await beside.start(self._cancel_at_sigterm)
-            yield
-            beside.cancel_scope.cancel()
+    async def _start(self, beside: trio.Nursery) -> None:
+        """Start what is there as long as clients live."""
+        beside.start_soon(chaos, self)
+        if self.bad_disks:
+            beside.start_soon(self._write_disks)
+        for node in self.nodes:
+            beside.start_soon(node.run)
+        if self.run.scenario.interrupt == "terminate":
+            await beside.start(self._cancel_at_sigterm)
 
     async def _live(self, program: "Program", first_name: str) -> None:
         name, lives, steps = first_name, 1, self.run.scenario.steps
@@ -272,6 +269,113 @@ def _tasks_but_in(beside: set[trio.Nursery], task: Any) -> Iterator[trio.lowleve
     for nursery in set(task.child_nurseries) - beside:
         for child in nursery.child_tasks:
             yield from _tasks_but_in(beside, child)
+
+
+def faults_of(world: World) -> net.Faults:
+    """Return the faults of a world's network; without rules, it need carry nothing."""
+    scenario, pace, random = world.run.scenario, world.pace, world.random
+    features = scenario.features
+    # A step makes about four frames in a direction: pushes, broadcasts and heartbeats together.
+    often = net.EachFrame(min(1.0, scenario.faults / (16.0 * scenario.clients * scenario.steps)))
+
+    never = net.Rule(net.Reset(), net.EachFrame(0.0))  # without a rule, bytes would not be carried over the network
+
+    def both_ways(*faults: net.Fault) -> tuple[net.Rule, ...]:
+        return tuple(net.Rule(fault, often, toward) for fault in faults for toward in ("client", "server"))
+
+    rules = {
+        "stall": both_ways(net.Stall(3 * pace * random.random()), net.Stall(8 * pace, both=True)),
+        "reset": both_ways(net.Reset()),
+        "truncate": both_ways(net.Truncate()),
+        "half_open": both_ways(net.Vanish(), net.Vanish(both=False)),
+        "refused": (net.Rule(net.Refuse(), chance=0.2), net.Rule(net.Ignore(), chance=0.05)),
+        "reorder": (net.Rule(net.SlowOpening(0.1 * pace, jitter=2 * pace), chance=0.4),),
+        **dict.fromkeys(("latency", "bandwidth", "partition", "client_loss"), (never,)),
+    }
+    slow = random.random() * min(0.2 * pace, 1.0) if "latency" in features else 0.0
+    # Where steps are minutes apart, a link that is slower still delays nobody more, but takes its time to simulate.
+    # And large messages have to come through at all.
+    widest = max(1.0, pace / 30) * (100 if "large_messages" in features else 1)
+    width = random.choice((1_000, 5_000, 50_000)) * widest if "bandwidth" in features else None
+    link = net.Link(latency=slow, jitter=slow, bandwidth=width)
+    chosen = [rule for name in features for rule in rules.get(name, ())]
+    return net.Faults(scenario.seed, toward_client=link, toward_server=link, rules=chosen)
+
+
+async def chaos(world: World) -> None:
+    """Let faults happen that hit from without; twice as many as asked for, where the run takes longer."""
+    scenario, random = world.run.scenario, world.random
+    possible = [name for name in (*_TO_CLIENTS, *_TO_SERVERS, "standstill") if name in scenario.features]
+    async with trio.open_nursery() as lasting:
+        for _ in range(2 * scenario.faults if possible else 0):
+            await trio.sleep(random.expovariate(1.0) * scenario.seconds / scenario.faults)
+            name = random.choice(possible)
+            if name == "standstill":
+                seconds = random.random() * 4 * world.pace
+                world.fault(name, seconds)
+                world.run.stood += seconds
+                world.clock.jump(seconds)
+            elif name in _TO_CLIENTS and world.clients:
+                _hit_client(world, name)
+            elif name in _TO_SERVERS:
+                await _hit_server(world, name, lasting)
+
+
+_TO_CLIENTS: Final = ("partition", "client_crash", "client_loss", "wall_jump", "disk_full")
+
+
+def _hit_client(world: World, name: str) -> None:
+    random, network = world.random, world.network
+    client = random.choice([*world.clients.values()])
+    seconds = random.random() * 5 * world.pace
+    world.fault(name, client.name)
+    match name:
+        case "partition":
+            client.unreachable_until = max(client.unreachable_until, trio.current_time() + seconds)
+            network.inject(net.Stall(seconds, both=True), name=client.name)
+        case "client_crash":
+            client.scope.cancel()
+        case "client_loss":
+            client.unreachable_until = float("inf")
+            network.inject(net.Vanish(), name=client.name)
+            client.scope.cancel()
+        case "wall_jump":
+            client.wall_offset += random.choice((-86_400, -3_600, -1, 1, 3_600, 86_400))
+        case _:
+            client.disk.full = not client.disk.full
+
+
+async def _read_nothing(connection: Connection, seconds: float) -> None:
+    connection.pause_reading()
+    await trio.sleep(seconds)
+    connection.resume_reading()
+
+
+_TO_SERVERS: Final = ("node_crash", "node_loss", "restart", "kick", "channel_crash", "unread")
+
+
+async def _hit_server(world: World, name: str, lasting: trio.Nursery) -> None:
+    random = world.random
+    node = random.choice(world.nodes)
+    connections = node.server.connections
+    if not node.up or (name in ("kick", "channel_crash", "unread") and not connections):
+        return
+    node.down_for = random.random() * 2 * world.pace
+    world.fault(name, world.nodes.index(node))
+    match name:
+        case "restart":
+            node.up = False
+            await node.server.stop()
+            node.crash()
+        case "kick":
+            random.choice(connections).close(1001)
+        case "unread":
+            lasting.start_soon(_read_nothing, random.choice(connections), random.random() * 6 * world.pace)
+        case "channel_crash":
+            for channel in random.choice(connections).channels.values():
+                channel.stop(random.choice(("killed", "killed", "killed", "normal")))
+        case _:
+            node.crash(forget=name == "node_loss")
 
 
 Program = Callable[[SimulatedClient], Awaitable[None]]
