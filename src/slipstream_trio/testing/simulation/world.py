@@ -1,6 +1,7 @@
 """The world of a run: servers behind a balancer, a network, clients, and the faults that hit them."""
 
 import hashlib
+import math
 import signal
 import ssl
 from collections import Counter
@@ -52,8 +53,8 @@ class Node:
         self._scope.cancel()
 
 
-class World:
-    """Everything in a run; servers get it, and oracles see its `run`.
+class World(trio.abc.Instrument):
+    """Everything in a run, which it can interrupt; servers get it, and oracles see its `run`.
 
     Attributes:
         random: the source of random numbers for servers and faults.
@@ -64,7 +65,6 @@ class World:
         clients: the clients that run now, by name.
         bad_disks: whether clients record their telemetry, on disks that fail.
         lives: the scope of all of them, while they live.
-        interrupts: interrupts the run, if it is to be.
     """
 
     def __init__(self, run: Run, clock: MockClock, mounts: "Mounts", directory: Path, tls: Contexts | None) -> None:
@@ -84,7 +84,8 @@ class World:
         self.clients: dict[str, SimulatedClient] = {}
         self.bad_disks: bool = not {"disk_full", "disk_torn"}.isdisjoint(scenario.features)
         self.lives: trio.CancelScope | None = None
-        self.interrupts: Interrupt = Interrupt(self)
+        self._steps = 0
+        self._at = scenario.at or math.inf  # the step from which on it is interrupted
         self._directory = directory
         self._digest = hashlib.sha256()
         self._streams: list[MemoryStream] = []
@@ -152,14 +153,38 @@ class World:
             frames = record.transition.return_
         told = f"{record.name} {record.monotonic_time} {getattr(record, 'span_id', '')} {frames}\n"
         self._digest.update(told.encode(errors="surrogatepass"))
-        self.interrupts.may_exit("exit")
+        self.may_end("exit")
 
     # The run
+
+    def before_task_step(self, _: trio.lowlevel.Task) -> None:
+        """Count the steps of Trio's while clients live; a signal may come at each."""
+        self._steps += self.lives is not None
+        self.may_end("interrupt", "terminate")
+
+    def may_end(self, *interrupts: str) -> None:
+        """Interrupt the run here, if that is one of the ways in which its scenario does so, and it is time."""
+        interrupt = self.run.scenario.interrupt
+        if self.lives is None or interrupt not in interrupts:
+            return
+        self.run.steps = self._steps
+        if self._steps >= self._at:
+            self._at = math.inf
+            self.fault(f"{interrupt}")
+            if interrupt in ("exit", "quit"):
+                raise SystemExit("it exits here")
+            signal.raise_signal(signal.SIGINT if interrupt == "interrupt" else signal.SIGTERM)
 
     async def play(self, program: "Program") -> None:
         """Let the clients run their programs to the end."""
         async with net.faulty_network(faults_of(self)) as self.network, open_background() as beside:
-            await self._start(beside)
+            beside.start_soon(chaos, self)
+            if self.bad_disks:
+                beside.start_soon(self._write_disks)
+            for node in self.nodes:
+                beside.start_soon(node.run)
+            if self.run.scenario.interrupt == "terminate":
+                await beside.start(self._cancel_at_sigterm)
             ours, root = {*trio.lowlevel.current_task().child_nurseries}, trio.lowlevel.current_root_task()
             before = {*_tasks_but_in(ours, root)}
             try:
@@ -186,16 +211,6 @@ class World:
                 self.lives = nursery.cancel_scope
         if patience.cancelled_caught:
             self.run.left += [f"{name} did not come to its end" for name in self.clients]
-
-    async def _start(self, beside: trio.Nursery) -> None:
-        """Start what is there as long as clients live."""
-        beside.start_soon(chaos, self)
-        if self.bad_disks:
-            beside.start_soon(self._write_disks)
-        for node in self.nodes:
-            beside.start_soon(node.run)
-        if self.run.scenario.interrupt == "terminate":
-            await beside.start(self._cancel_at_sigterm)
 
     async def _live(self, program: "Program", first_name: str) -> None:
         name, lives, steps = first_name, 1, self.run.scenario.steps
@@ -228,39 +243,6 @@ class World:
             async for _ in signals:
                 if self.lives is not None:
                     self.lives.cancel()
-
-
-class Interrupt(trio.abc.Instrument):
-    """Interrupts a run at the step of Trio's that its scenario says, or where it may exit next."""
-
-    def __init__(self, world: World) -> None:
-        self._steps = 0
-        self._exits = False
-        self._world = world
-
-    def before_task_step(self, _: trio.lowlevel.Task) -> None:
-        """Count the steps while clients live, and act at the one."""
-        world, scenario = self._world, self._world.run.scenario
-        if world.lives is None:
-            return
-        self._steps += 1
-        if scenario.interrupt in ("exit", "quit"):
-            self._exits = self._exits or self._steps == scenario.at
-            return
-        world.run.steps = self._steps
-        if self._steps == scenario.at:
-            world.fault(f"{scenario.interrupt}")
-            signal.raise_signal(signal.SIGINT if scenario.interrupt == "interrupt" else signal.SIGTERM)
-
-    def may_exit(self, interrupt: str) -> None:
-        """Exit in the function that calls this, if the scenario has this interrupt and it is time."""
-        world = self._world
-        if world.lives is not None and interrupt == world.run.scenario.interrupt:
-            world.run.steps = self._steps
-            if self._exits:
-                self._exits = False
-                world.fault(interrupt)
-                raise SystemExit("it exits here")
 
 
 def _tasks_but_in(beside: set[trio.Nursery], task: Any) -> Iterator[trio.lowlevel.Task]:
