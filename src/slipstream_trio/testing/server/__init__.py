@@ -8,11 +8,10 @@ from ...errors.base import lacks
 try:
     from .channel import Channel, JoinRefused, Outcome, Reply, Stop
     from .connection import Connection
-    from .dialect import Flavour, Version
     from .mount import Accept, ChannelFactory, Connect, Handler, Mount, Refuse, Request
     from .pipes import MemoryStream, memory_pipe
     from .presence import ChannelPresence
-    from .server import Listening, PhoenixServer
+    from .server import Flavour, Listening, PhoenixServer, Version
 except ImportError as _error:
     raise ImportError(lacks(__name__, _error, "testing"), name=_error.name) from None
 

@@ -12,13 +12,11 @@ from wsproto.events import CloseConnection, Ping, Pong
 from ...errors import ProtocolError
 from ...protocol.message import Frame, Message
 from .channel import Channel, Router
-from .framing import Control, FrameViolation, frame_bytes
-from .mount import Handler, Request
+from .mount import Accept, Handler, Mount, Request
 from .pipes import GONE, Outbox, end_sending, reset
-from .wire import Wire
+from .wire import Control, FrameViolation, Framing, Wire, frame_bytes
 
 if TYPE_CHECKING:
-    from .http import Upgrade
     from .server import PhoenixServer
 
 _READ_SIZE: Final = 16_384
@@ -37,21 +35,31 @@ class Connection:
         closed_by: the side that closed it first; "lost" if it ended without a close frame; None while it is open.
     """
 
-    def __init__(self, server: "PhoenixServer", stream: trio.abc.Stream, upgrade: "Upgrade") -> None:
+    def __init__(
+        self,
+        server: "PhoenixServer",
+        stream: trio.abc.Stream,
+        mount: Mount,
+        request: Request,
+        accepted: Accept,
+        *,
+        framing: Framing,
+        first_data: bytes = b"",  # what came behind the request
+    ) -> None:
         self.server: PhoenixServer = server
-        self.request: Request = upgrade.request
-        self.id: str | None = upgrade.accepted.id
-        self.assigns: dict[str, Any] = dict(upgrade.accepted.assigns)
-        self.wire: Wire = upgrade.wire
+        self.request: Request = request
+        self.id: str | None = accepted.id
+        self.assigns: dict[str, Any] = dict(accepted.assigns)
+        self.wire: Wire = Wire(request.params.get("vsn", "1.0.0"))
         self.received: deque[Message] = deque(maxlen=server.keep_received)
         self.close_code: int | None = None
         self.closed_by: Literal["client", "server", "lost"] | None = None
-        self.router: Router = Router(self, upgrade.mount)
-        self._timeout = math.inf if upgrade.mount.timeout is None else upgrade.mount.timeout
+        self.router: Router = Router(self, mount)
+        self._timeout = math.inf if mount.timeout is None else mount.timeout
         self._stream = stream
-        self._framing = upgrade.framing
-        self._first_data = upgrade.first_data
-        self.outbox: Outbox = Outbox(upgrade.mount.outbox_limit)
+        self._framing = framing
+        self._first_data = first_data
+        self.outbox: Outbox = Outbox(mount.outbox_limit)
         self._reading = trio.CancelScope()
         self._receiving = trio.CancelScope()
         self._unpaused = trio.Event()
@@ -65,7 +73,7 @@ class Connection:
         self._changed = trio.lowlevel.ParkingLot()
         self._handled = 0
         self._ended = trio.Event()
-        self._handler: Handler = upgrade.mount.handler(self) if upgrade.mount.handler else self.router
+        self._handler: Handler = mount.handler(self) if mount.handler else self.router
 
     def __repr__(self) -> str:
         return f"<Connection {self.request.path} id={self.id!r} topics={list(self.router.processes)}>"
@@ -203,8 +211,7 @@ class Connection:
                 self.close(violation.code)
                 return
             await self.outbox.gauge.wait_room()
-            data = await self._receive()
-            if not data:
+            if not (data := await self._receive()):
                 self._everything.cancel()
                 return
 
@@ -226,13 +233,11 @@ class Connection:
         match item:
             case Ping(payload):
                 self._put_control(Pong(payload))
-            case Pong():
-                pass
             case CloseConnection():
                 echo = self.server.web_server.echoes_close_code
                 self._say_close("client", int(item.code), int(item.code) if echo else 1000, "")
                 return False
-            case frame:
+            case str() | bytes() as frame:
                 try:
                     message = self.wire.decode(frame)
                 except ProtocolError as error:

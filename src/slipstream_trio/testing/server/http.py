@@ -23,11 +23,11 @@ from wsproto.events import CloseConnection
 from wsproto.utilities import LocalProtocolError, generate_accept_token
 
 from ...protocol.message import Frame
+from ...protocol.serializer import serializer_for
 from .connection import Connection
-from .framing import Control, FrameViolation, Framing
 from .mount import Accept, Mount, Refuse, Request, choose_subprotocol, parse_query
 from .pipes import memory_pipe, open_background
-from .wire import Wire, wire_for
+from .wire import Control, FrameViolation, Framing
 
 if TYPE_CHECKING:
     from .server import PhoenixServer
@@ -36,18 +36,6 @@ _READ_SIZE: Final = 16_384
 _SIGNED: Final = "SFMyNTY."  # the beginning of every token that Phoenix signs
 _CORS: Final = ("access-control-allow-origin", "*")
 _JSON: Final = ("content-type", "application/json; charset=utf-8")
-
-
-@attrs.frozen
-class Upgrade:
-    """An opened WebSocket: its mount, its request, and the bytes behind that."""
-
-    mount: Mount
-    request: Request
-    accepted: Accept
-    wire: Wire
-    framing: Framing
-    first_data: bytes
 
 
 class Exchange:
@@ -62,8 +50,8 @@ class Exchange:
         self._stream = stream
         self._http = h11.Connection(h11.SERVER)
 
-    async def accept(self) -> Upgrade | None:
-        """Answer polls, one after the other, or one upgrade; return the WebSocket that it opens."""
+    async def accept(self) -> Connection | None:
+        """Answer polls, one after the other, or one upgrade; return the connection that it opens."""
         try:
             while (asked := await self._read_request()) is not None:
                 method, request = asked
@@ -115,8 +103,8 @@ class Exchange:
             self._http.start_next_cycle()
         return more
 
-    async def _upgrade(self, method: bytes, request: Request) -> Upgrade:
-        """Return the WebSocket that a request opens; raises `Refuse`."""
+    async def _upgrade(self, method: bytes, request: Request) -> Connection:
+        """Return the WebSocket's connection that a request opens; raises `Refuse`."""
         mount = self._find_mount(request.path, "websocket")
         if mount is None:
             raise Refuse(404, body="not found")
@@ -126,18 +114,19 @@ class Exchange:
         if reads_token and (offered := _list(request, "sec-websocket-protocol")):
             subprotocol, token = choose_subprotocol(offered)
             request = attrs.evolve(request, auth_token=token)
-        wire, accepted = await self._connect_client(mount, request)
+        accepted = await self._connect_client(mount, request)
         offers = _list(request, "sec-websocket-extensions") if mount.compress else []
         offer = next((offer for offer in offers if offer.partition(";")[0].strip() == "permessage-deflate"), None)
         framing = Framing(mount.max_frame_size, offer, limits_wire=self._server.web_server.limits_wire)
         chosen = {"sec-websocket-protocol": subprotocol, "sec-websocket-extensions": framing.extension}
         key = generate_accept_token((request.header("sec-websocket-key") or "").encode())
-        first = [("upgrade", "websocket"), ("connection", "Upgrade"), ("sec-websocket-accept", key.decode())]
-        last = [(name, value) for name, value in chosen.items() if value is not None]
-        headers = [*first, *self._server.web_server.upgrade_headers, *last]
+        headers = [("upgrade", "websocket"), ("connection", "Upgrade"), ("sec-websocket-accept", key.decode())]
+        headers += self._server.web_server.upgrade_headers
+        headers += [(name, value) for name, value in chosen.items() if value is not None]
         response = self._http.send(h11.InformationalResponse(status_code=101, headers=headers))
         await self._stream.send_all(response or b"")
-        return Upgrade(mount, request, accepted, wire, framing, self._http.trailing_data[0])
+        early = self._http.trailing_data[0]
+        return Connection(self._server, self._stream, mount, request, accepted, framing=framing, first_data=early)
 
     async def _answer(self, mount: Mount, request: Request, method: bytes, body: bytes) -> Refuse:
         if method == b"OPTIONS":  # a browser's preflight request (CORS)
@@ -158,11 +147,11 @@ class Exchange:
         if mount.auth_token and self._server.release.reads_tokens:
             request = attrs.evolve(request, auth_token=request.header("x-phoenix-authtoken"))
         try:
-            wire, accepted = await self._connect_client(mount, request)
+            accepted = await self._connect_client(mount, request)
         except Refuse as refusal:
             # Phoenix has one word for all refusals here; a crash is one of the request's own process.
             return refusal if refusal.status == 500 else _said(403)
-        session = Session(self._server, Upgrade(mount, request, accepted, wire, Framing(), b""))
+        session = Session(self._server, mount, request, accepted)
         self._server.start_session(session)
         return _said(410, token=session.token, messages=[])
 
@@ -172,18 +161,19 @@ class Exchange:
         found = [mount for at, mount in self._server.mounts.items() if [*_segments(at), transport] == wanted]
         return next((mount for mount in found if getattr(mount, transport)), None)
 
-    async def _connect_client(self, mount: Mount, request: Request) -> tuple[Wire, Accept]:
-        """Return the serializer that a client asks for, and the answer of the mount's `connect`; raises `Refuse`."""
-        wire = wire_for(request.params.get("vsn", "1.0.0"))
-        if wire is None:
-            raise Refuse(403)
+    async def _connect_client(self, mount: Mount, request: Request) -> Accept:
+        """Return the answer of the mount's `connect` to a client whose serializer is known; raises `Refuse`."""
+        try:
+            serializer_for(request.params.get("vsn", "1.0.0"))
+        except ValueError:
+            raise Refuse(403) from None
         try:
             answer: Any = mount.connect(request)
             if isawaitable(answer):
                 answer = await self._while_it_stays(answer)
             if answer is not None and not isinstance(answer, Accept):
                 raise TypeError(f"connect returned {answer!r}, which is neither an Accept nor None")
-            return wire, answer or Accept()
+            return answer or Accept()
         except Refuse:
             raise
         except Exception as error:
@@ -219,14 +209,13 @@ class Exchange:
 class Session:
     """A client that polls: its requests bear the token, and the rest of the server sees its connection."""
 
-    def __init__(self, server: "PhoenixServer", upgrade: Upgrade) -> None:
-        ours, theirs = memory_pipe()
+    def __init__(self, server: "PhoenixServer", mount: Mount, request: Request, accepted: Accept) -> None:
         self.token: str = _SIGNED + secrets.token_urlsafe(16)
+        self._stream, theirs = memory_pipe()
         # It ends when it is not polled, rather than when nothing is posted.
-        mount = attrs.evolve(upgrade.mount, timeout=None)
-        self.connection: Connection = Connection(server, theirs, attrs.evolve(upgrade, mount=mount))
+        endless = attrs.evolve(mount, timeout=None)
+        self.connection: Connection = Connection(server, theirs, endless, request, accepted, framing=Framing())
         self._window = mount.poll_window
-        self._stream = ours
         self._framing = Framing(role=ConnectionType.CLIENT)
         self._posted = 0
         self._waiting: list[Frame] = []

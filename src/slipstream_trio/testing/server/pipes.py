@@ -213,9 +213,8 @@ class Outbox:
         self.gauge.size += size
         if self._held is not None and not ahead:
             self._held.append((item, size))
-            return
-        self._ready.append((item, size))
-        if self._filled:
+        else:
+            self._ready.append((item, size))
             self._filled.unpark_all()
 
     def hold(self) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 import trio
 
 from ...protocol.message import Frame, Message
-from .framing import frame_bytes
+from .wire import frame_bytes
 
 if TYPE_CHECKING:
     from .channel import Channel, Process

@@ -5,7 +5,7 @@ import ssl
 from collections import deque
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import attrs
 import trio
@@ -14,7 +14,6 @@ from ...errors.base import leaves
 from ...transport import Connector, find_connector
 from .channel import Channel, Process
 from .connection import Connection
-from .dialect import FLAVOURS, VERSIONS, Flavour, Release, Version, WebServer
 from .http import Exchange, Session
 from .mount import Mount
 from .pipes import MemoryStream, memory_pipe, open_background
@@ -25,6 +24,62 @@ GRACE_PERIOD: Final = 5.0
 logger: Final = logging.getLogger("slipstream_trio.testing.server")
 # Many tests and demos crash channels on purpose: only a configured logger shows it.
 logger.addHandler(logging.NullHandler())
+
+
+# Differences between Phoenix's versions, and between the web servers below it. Most were seen in recordings of the real
+# servers (`tests/fixtures/transcripts`), the others read in the sources of these versions: Phoenix's
+# `lib/phoenix/socket.ex` and `lib/phoenix/transports/websocket.ex`.
+
+Flavour = Literal["bandit", "cowboy"]
+"""The web server that Phoenix runs on."""
+
+Version = Literal["1.7.24", "1.8.11", "1.8.12"]
+"""A version of Phoenix."""
+
+_CACHE_CONTROL: Final = ("cache-control", "max-age=0, private, must-revalidate")
+_COWBOYS: Final = (_CACHE_CONTROL, ("server", "Cowboy"))
+
+
+@attrs.frozen
+class WebServer:
+    """A web server's way to end connections, and its response headers; the defaults are Bandit's."""
+
+    idle_code: int = 1002  # the close code for a client that was silent for too long
+    echoes_close_code: bool = False  # whether a client's close is answered with the client's code, or else with 1000
+    stop_code: int | None = 1000  # when the server stops; None: connections have a grace period, and are cut then
+    limits_wire: bool = True  # whether limits count the bytes on the wire, or else payloads; see `Framing`
+    upgrade_headers: tuple[tuple[str, str], ...] = (_CACHE_CONTROL,)  # of every 101 response
+    refusal_headers: tuple[tuple[str, str], ...] = (("vary", "accept-encoding"), _CACHE_CONTROL)  # of every other
+
+
+@attrs.frozen
+class Release:
+    """The behaviour of a version of Phoenix; the defaults are those of the newest."""
+
+    crash_payload: Mapping[str, Any] = {"reason": "channel_crash"}  # of phx_error
+    kick_code: int = 1001  # the close code of `PhoenixServer.disconnect`
+    drops_stale_pushes: bool = True  # with another join_ref than the join's; such leaves are dropped always
+    accepts_null_join_ref: bool = True  # a message with join_ref null passes; else any does on a channel joined so
+    reads_tokens: bool = True  # from subprotocols, and from the header of long-polling
+
+
+FLAVOURS: Final[Mapping[Flavour, WebServer]] = {
+    "bandit": WebServer(),
+    "cowboy": WebServer(
+        idle_code=1000,
+        echoes_close_code=True,
+        stop_code=None,
+        limits_wire=False,
+        upgrade_headers=_COWBOYS,
+        refusal_headers=_COWBOYS,
+    ),
+}
+
+VERSIONS: Final[Mapping[Version, Release]] = {
+    "1.7.24": Release({}, 1000, drops_stale_pushes=False, accepts_null_join_ref=False, reads_tokens=False),
+    "1.8.11": Release(accepts_null_join_ref=False),
+    "1.8.12": Release(),
+}
 
 
 @attrs.frozen
@@ -216,12 +271,16 @@ class PhoenixServer:
         else:
             with trio.move_on_after(GRACE_PERIOD):
                 await self._wait_empty()
-        await self._cut()
+        await self.kill()
 
     async def kill(self) -> None:
         """End as at SIGKILL: every connection is cut, and new ones are refused."""
         await self._refuse_new()
-        await self._cut()
+        for connection in self.connections:
+            connection.drop()
+        await self._wait_empty()
+        for exchange in self._exchanges:
+            exchange.scope.cancel()
 
     # State
 
@@ -284,21 +343,14 @@ class PhoenixServer:
         for listener in listeners:
             await listener.aclose()
 
-    async def _cut(self) -> None:
-        for connection in self.connections:
-            connection.drop()
-        await self._wait_empty()
-        for exchange in self._exchanges:
-            exchange.scope.cancel()
-
     async def _handle(self, stream: trio.abc.Stream) -> None:
-        exchange, upgrade = Exchange(self, stream), None
+        exchange, connection = Exchange(self, stream), None
         self._exchanges.add(exchange)
         try:
             with exchange.scope:
-                upgrade = await exchange.accept()
-            if upgrade is not None:
-                await self._run(Connection(self, stream, upgrade))
+                connection = await exchange.accept()
+            if connection is not None:
+                await self._run(connection)
         except trio.BrokenResourceError:
             pass  # the client left during the handshake
         except Exception as error:  # noqa: BLE001 - as for other connections
