@@ -22,7 +22,7 @@ from slipstream_trio.testing.faults import (
     SlowOpening,
     Stall,
 )
-from slipstream_trio.testing.faults.course import Course, FrameCounter, Injected, Piece, opening
+from slipstream_trio.testing.faults.course import Course, FrameCounter, Injected, opening
 
 HEAD = b"HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\n\r\n"
 SIZES = (0, 1, 125, 126, 300, 70_000)
@@ -33,10 +33,10 @@ def run(course: Course, chunks: Iterable[bytes]) -> tuple[bytes, list[tuple[Any,
     out, hits = b"", []
     steps = [step for chunk in chunks for step in course.feed(chunk)]
     for step in [*steps, *course.finish()]:
-        if isinstance(step, Piece):
-            out += step.data
-        else:
+        if isinstance(step, Injected):
             hits.append((step.byte, step.frame, type(step.fault).__name__))
+        else:
+            out += step[0]
     return out, hits
 
 

@@ -12,9 +12,9 @@ It needs the extra `testing`.
 """
 
 from . import description
-from .course import Injected
+from .course import FaultLog, Injected
 from .description import *  # noqa: F403 - all that it exports is public, and named there
-from .network import FaultLog, FaultyNetwork, faulty_network
+from .network import FaultyNetwork, faulty_network
 
 __all__ = ["FaultLog", "FaultyNetwork", "Injected", "faulty_network"]
 __all__ += description.__all__

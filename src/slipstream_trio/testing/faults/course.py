@@ -9,11 +9,12 @@ import math
 import re
 import sys
 import zlib
+from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from random import Random
-from typing import Final
+from typing import Final, TypeAlias
 
-from attrs import field, frozen
+from attrs import define, field, frozen
 
 from ...transport.lane import IN_TWO, LENGTH, SIZES
 from . import description as net
@@ -22,14 +23,11 @@ _SEGMENT: Final = 1024  # bytes that share their jitter
 _HEAD_END: Final = b"\r\n\r\n"
 _UPGRADE: Final = re.compile(rb"(?is)(HTTP/1\.1 101|(?!HTTP/)[a-z]+) .*\r\nupgrade:[^\r\n]*websocket")
 _LONGEST_HEAD: Final = 65_536
+_SHOWN: Final = 20
 
 
-@frozen
-class Piece:
-    """Bytes that pass, after damage, and their share of the link's jitter, from 0 to 1."""
-
-    data: bytes
-    jitter: float
+Piece: TypeAlias = tuple[bytes, float]
+"""Bytes that pass, after damage, and their share of the link's jitter, from 0 to 1."""
 
 
 @frozen
@@ -56,6 +54,31 @@ class Injected:
         where += "" if self.byte is None else f", after {self.byte} bytes"
         where += "" if self.frame is None else f", in frame {self.frame}"
         return f"{self.time:.3f} s: connection {self.connection}{where}: {self.fault!r}"
+
+
+@define(eq=False, repr=False)
+class FaultLog:
+    """The injected faults: the newest 10,000 entries, which compare without their time, and counts of all, by name.
+
+    Its `str` shows the description, to be pasted into a test, and the last entries.
+    """
+
+    faults: net.Faults
+    entries: deque[Injected] = field(factory=lambda: deque(maxlen=10_000))
+    counts: Counter[str] = field(factory=Counter)
+    connections: int = 0
+
+    def add(self, entry: Injected) -> None:
+        """Add a fault."""
+        self.entries.append(entry)
+        self.counts[type(entry.fault).__name__] += 1
+
+    def __str__(self) -> str:
+        total = sum(self.counts.values())
+        lines = [f"faults = {self.faults!r}", f"{total} faults on {self.connections} connections"]
+        if total > _SHOWN:
+            lines.append(f"the last {_SHOWN}:")
+        return "\n".join([*lines, *map(str, list(self.entries)[-_SHOWN:])])
 
 
 class FrameCounter:
@@ -103,24 +126,24 @@ class FrameCounter:
             self._skip(sys.maxsize if self.blind else end + len(_HEAD_END))
 
 
-def rules_for(faults: net.Faults, name: str) -> Iterator[tuple[int, net.Rule]]:
-    """Give the rules for a connection, by its whole name, which ends in its number, each with its place."""
-    for place, rule in enumerate(faults.rules):
-        if rule.connections is None or int(name.rpartition("/")[2]) in rule.connections:
-            drawn = Random(f"{faults.seed}:{place}:{name}").random()  # noqa: S311 - to be reproduced
-            if drawn < rule.chance:
-                yield place, rule
+def _drawn(key: str) -> float:
+    return Random(key).random()  # noqa: S311 - to be reproduced
+
+
+def rules_for(faults: net.Faults, name: str) -> dict[int, net.Rule]:
+    """Return the rules for a connection, by their places; its whole name ends in its number."""
+    number, places = int(name.rpartition("/")[2]), enumerate(faults.rules)
+    named = {place: rule for place, rule in places if rule.connections is None or number in rule.connections}
+    return {place: rule for place, rule in named.items() if _drawn(f"{faults.seed}:{place}:{name}") < rule.chance}
 
 
 def opening(faults: net.Faults, name: str) -> Iterator[tuple[net.Rule, float]]:
     """Give the rules that hold for a connection's opening, each with its delay in seconds."""
-    for place, rule in rules_for(faults, name):
-        if isinstance(rule.fault, net.OPENING):
-            delay = 0.0
-            if isinstance(rule.fault, net.SlowOpening):
-                drawn = Random(f"{faults.seed}:{place}:{name}:opening").random()  # noqa: S311 - to be reproduced
-                delay = rule.fault.seconds + rule.fault.jitter * drawn
-            yield rule, delay
+    for place, rule in rules_for(faults, name).items():
+        if isinstance(rule.fault, net.SlowOpening):
+            yield rule, rule.fault.seconds + rule.fault.jitter * _drawn(f"{faults.seed}:{place}:{name}:opening")
+        elif isinstance(rule.fault, net.OPENING):
+            yield rule, 0.0
 
 
 class Course:
@@ -132,7 +155,7 @@ class Course:
         self.active: Callable[[], bool] = active
         self.toward: net.Toward = toward
         self.link: net.Link = faults.toward_client if toward == "client" else faults.toward_server
-        self._rules = {place: rule for place, rule in rules_for(faults, name) if rule.toward == toward}
+        self._rules = {place: rule for place, rule in rules_for(faults, name).items() if rule.toward == toward}
         self.timed: list[net.Rule] = [rule for rule in self._rules.values() if isinstance(rule.when, net.AtTime)]
         self._draw = {place: Random(f"{self._key}:{place}") for place in self._rules}  # noqa: S311 - as above
         self._noise = Random(f"{self._key}:noise")  # noqa: S311 - as above
@@ -192,7 +215,7 @@ class Course:
             piece += data[start + damaged : start + size]
             start += size
             self.position += size
-            yield Piece(piece, jitter)
+            yield piece, jitter
 
     def _draw_byte(self, place: int, probability: float, start: int) -> None:
         """Draw the next byte that a rule hits, from `start` on: how many are spared is distributed geometrically."""
