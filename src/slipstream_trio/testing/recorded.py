@@ -1,6 +1,6 @@
 """Both sides of a socket's recording, connection by connection: what its client did, and what its server sent."""
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from fnmatch import fnmatchcase
 from os import PathLike
 from typing import Any, Final
@@ -147,7 +147,9 @@ class RecordedSocket:
             self.attempts.append(Attempt(record.connection_id or ""))
         elif record.name == HandleStop.name:
             attempt = self._attempt(record)
-            self._server_did(attempt, record.metadata, attempt.pass_time(record))
+            delay = attempt.pass_time(record)
+            for content in self._server_did(attempt, record.metadata):
+                attempt.plays.append(Play(attempt.now, delay, len(attempt.actions), content))
             self._client_did(attempt, record.metadata)
         elif record.name[2] == "connect":
             self._attempt(record).whole = True
@@ -167,10 +169,7 @@ class RecordedSocket:
             attempt.plays.append(Play(0.0, 0.0, len(attempt.actions), answer))
         return attempt
 
-    def _server_did(self, attempt: Attempt, metadata: Mapping[str, Any], delay: float) -> None:
-        def play(content: Content) -> None:
-            attempt.plays.append(Play(attempt.now, delay, len(attempt.actions), content))
-
+    def _server_did(self, attempt: Attempt, metadata: Mapping[str, Any]) -> Iterator[Content]:
         match metadata["raw_message"]:
             case protocol.TransportFailed(reason, status, headers, body):
                 attempt.failed = reason
@@ -179,23 +178,23 @@ class RecordedSocket:
             case protocol.FrameReceived(frame=frame) if not isinstance(metadata["message"], Message):
                 if isinstance(frame, Redacted):
                     self._note("malformed frames are redacted, and not played")
-                play(None if isinstance(frame, Redacted) else frame)
+                yield None if isinstance(frame, Redacted) else frame
             case protocol.FrameReceived():
                 message = metadata["message"]
                 if message.topic == PHOENIX or self.counts(message.topic):
-                    play(None if message.topic == PHOENIX else message)
+                    yield None if message.topic == PHOENIX else message
         for event in metadata["built_events"]:
             if isinstance(event, protocol.ConnectionClosed):
-                self._ended(attempt, event, play)
+                yield from self._ended(attempt, event)
 
-    def _ended(self, attempt: Attempt, closed: protocol.ConnectionClosed, play: Callable[[Content], None]) -> None:
+    def _ended(self, attempt: Attempt, closed: protocol.ConnectionClosed) -> Iterator[Close]:
         attempt.silent = closed.reason == "heartbeat_timeout"
         refused = closed.reason in ("protocol_error", "message_too_big")
         if refused:
             frame = f"a frame that the client refused ({closed.message})"
             self._note(f"{frame} was not recorded: the server closes instead")
         if refused or (closed.ended_by != "client" and not attempt.silent):
-            play(Close(None if closed.ended_by == "network" else closed.code, closed.message))
+            yield Close(None if closed.ended_by == "network" else closed.code, closed.message)
         else:
             attempt.actions.append(Action(attempt.now, after=len(attempt.plays)))
 
