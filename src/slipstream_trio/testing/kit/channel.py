@@ -72,8 +72,12 @@ class FakeJoin(_Received):
 
     async def reply(self, status: str, response: Any = None) -> None:
         """Answer it; "ok" lets the client join, as `reply_ok` does. See there, and `FakePush.reply`."""
-        # Before the reply is sent: the client may answer it at once.
-        self.connection.answer_join(self.channel, accepted=status == "ok")
+        asked, channels = self.connection.asked, self.connection.channels
+        # An answer that comes again, or to a join that was left or replaced by another, joins nothing.
+        if self.channel in asked.values():
+            del asked[self.topic]
+            if status == "ok":
+                channels[self.topic] = self.channel  # before the reply is sent: the client may answer it at once
         await super().reply(status, response)
 
 
@@ -82,10 +86,16 @@ class FakeLeave(_Received):
 
     async def confirm(self) -> None:
         """Confirm it as Phoenix does: the reply, then phx_close."""
-        channel = self.connection.confirm_leave(self.topic, self.join_ref)
+        asked, channel = map(self._left, (self.connection.asked, self.connection.channels))
+        if asked is not None:
+            del self.connection.asked[self.topic]
         await self.reply("ok")
-        if channel is not None:
+        if channel is not None:  # it stays until then
             await channel.close()
+
+    def _left(self, channels: dict[str, "FakeChannel"]) -> "FakeChannel | None":
+        its = (each for each in channels.values() if each.topic == self.topic)
+        return next((each for each in its if self.join_ref in (each.join_ref, None)), None)
 
 
 @frozen(repr=False)

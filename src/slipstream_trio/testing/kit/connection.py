@@ -44,6 +44,7 @@ class FakeConnection:
         channels: the channels that the client has joined, by topic.
         disconnection: its end; None while it is open.
         arrivals: the client's messages in order, kept without limit; for the kit alone.
+        asked: of each topic the latest join that has no answer; for the kit alone.
     """
 
     def __init__(self, server: "FakeServer", number: int, connection: Connection) -> None:
@@ -53,9 +54,9 @@ class FakeConnection:
         self.channels: dict[str, FakeChannel] = {}
         self.disconnection: Disconnection | None = None
         self.arrivals: list[Arrival] = []
+        self.asked: dict[str, FakeChannel] = {}
         self._changed = trio.lowlevel.ParkingLot()  # a message came, or the connection ended
         self._connection = connection
-        self._asked: dict[str, FakeChannel] = {}  # of each topic the latest join that has no answer
 
     def __repr__(self) -> str:
         state = f"ended: {self.disconnection}" if self.disconnection else f"topics={list(self.channels)}"
@@ -121,11 +122,9 @@ class FakeConnection:
         wanted += ("" if by is ANY else f" by {shown(by)}") + f" of connection {self.number}"
         with trio.move_on_after(within):
             await self._connection.wait_closed()
-        ended = self.disconnection
-        if ended is None:
+        if (ended := self.disconnection) is None:
             raise ExpectationFailed(f"expected {wanted}: it is open after {within:g} s\n{self.history()}")
-        problem = mismatch(code, ended.code, "the code") or mismatch(by, ended.by, "who ended it")
-        if problem:
+        if problem := mismatch(code, ended.code, "the code") or mismatch(by, ended.by, "who ended it"):
             raise ExpectationFailed(f"expected {wanted}: {ended} - {problem}")
         return ended
 
@@ -253,7 +252,7 @@ class FakeConnection:
         arrival = Arrival(message, trio.current_time() - (self.server.began or 0.0))
         kind, join = kind_of(message), FakeJoin(self, message)
         if kind == "join" and isinstance(message.topic, str):  # it may be a list
-            self._asked[message.topic] = join.channel
+            self.asked[message.topic] = join.channel
         try:
             if kind in self.server.answers:
                 arrival.fate = "the server answered it"
@@ -275,27 +274,8 @@ class FakeConnection:
         assert by is not None
         self.disconnection = Disconnection(code, by)
         self.channels.clear()
-        self._asked.clear()
+        self.asked.clear()
         self._changed.unpark_all()
-
-    def answer_join(self, channel: FakeChannel, *, accepted: bool) -> None:
-        """Take in the answer to a join; for the kit alone.
-
-        Answers may be late, or given twice; one to a join that was left, or replaced by another, joins nothing.
-        """
-        if channel in self._asked.values():
-            del self._asked[channel.topic]
-            if accepted:
-                self.channels[channel.topic] = channel
-
-    def confirm_leave(self, topic: Any, join_ref: str | None) -> FakeChannel | None:
-        """Return the channel that a leave ends, which stays until then; for the kit alone."""
-        if not isinstance(topic, str):
-            return None
-        asked, channel = self._asked.get(topic), self.channels.get(topic)
-        if asked is not None and join_ref in (asked.join_ref, None):
-            del self._asked[topic]
-        return channel if channel is not None and join_ref in (channel.join_ref, None) else None
 
     async def take(self, expectation: Expectation, within: float | None) -> Message:
         """Take the first message that is as expected; raises `ExpectationFailed`."""
@@ -346,9 +326,8 @@ class FakeConnection:
 
     def _secrets(self, expectation: Expectation | None = None) -> Secrets:
         """Return the values below names of secrets, in payloads that came or were expected."""
-        payloads = [arrival.message.payload for arrival in self.arrivals]
-        wanted = [] if expectation is None else [expectation.payload]
-        return Secrets.of(secret for payload in (*payloads, *wanted) for secret in secrets_in(payload))
+        came = [arrival.message.payload for arrival in self.arrivals]
+        return Secrets.of(secrets_in([*came, None if expectation is None else expectation.payload]))
 
     async def _send(self, send: Callable[..., Awaitable[None]], *what: Frame) -> None:
         """Send, and wait until all is written, so that the next step of the test comes after it: a partition, say."""

@@ -116,7 +116,7 @@ class SimulatedClient:
     def log(self, what: str, *facts: Any) -> None:
         """Write down what happened, for the history and for oracles; exits, if the scenario says so."""
         self._world.note(self.name, what, *facts)
-        self._world.interrupts.may_exit("quit")
+        self._world.may_end("quit")
 
     def token(self) -> str:
         """Return a token for the payload of a push, {"token": …}: oracles follow it to the server and back."""
@@ -150,32 +150,28 @@ class SimulatedClient:
     @contextmanager
     def recorded(self) -> Iterator[None]:
         """Keep its telemetry for the oracles, and record it where its disk is a bad one; for the world alone."""
-        world, redactor = self._world, Redactor(None, "keep")
-        records: list[Record] = world.run.records.setdefault(self.name, [])
-        recording = Recording(self.disk, telemetry=self._telemetry, redactor=redactor, max_size=None)
-
-        def see(record: Record) -> None:
-            records.append(record)
-            self._look(record)
-            world.emitted(record)
-
+        run = self._world.run
+        run.records[self.name] = []
+        recording = Recording(self.disk, telemetry=self._telemetry, redactor=Redactor(None, "keep"), max_size=None)
         with ExitStack() as stack:
-            if world.bad_disks:
-                world.run.recordings[self.name] = self.disk.path
+            if self._world.bad_disks:
+                run.recordings[self.name] = self.disk.path
                 self.disk.begin(recording.header())
                 self.disk.flush()
                 stack.callback(recording.close, 0.0)
                 stack.enter_context(self._telemetry.listen(recording.handle))
-            stack.enter_context(self._telemetry.listen(see))
+            stack.enter_context(self._telemetry.listen(self._see))
             yield
 
-    def _look(self, record: Record) -> None:
-        """Note how much is kept for pushes that go on; each has its record of the end when it is kept no more."""
+    def _see(self, record: Record) -> None:
+        """Keep a record, and note what is kept for pushes that go on, as each has its stop when it is kept no more."""
+        self._world.run.records[self.name].append(record)
         self._pushing += (type(record) is ClientPushStart) - (type(record) is ClientPushStop)
         if type(record) is ClientPushStop:
             kept = sum(len(socket._pushes._pending) for socket in self._sockets)
             if kept > self._pushing:
                 self.log("waiting", "pushes", kept, self._pushing)
+        self._world.emitted(record)
 
     def _monotonic_ns(self) -> int:
         return round(self._world.clock.current_time() * NS_PER_S)

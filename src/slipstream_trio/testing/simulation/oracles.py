@@ -6,7 +6,7 @@ alone, or with the virtual time of that, around which the history is shown then.
 """
 
 from bisect import bisect_right
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final, TypeAlias, cast
 
@@ -16,7 +16,7 @@ from ...errors.base import leaves
 from ...telemetry import ClientPushStop, ConnectStop, RejoinScheduled
 from ...trace import replay, verify
 from ..deterministic import NS_PER_S
-from .scenario import Note, Run
+from .scenario import Run
 
 _SLACK: Final = 0.01  # seconds by which an end may be late: an answer and a deadline of one instant may go either way
 Wrong: TypeAlias = str | tuple[str, float] | None
@@ -44,44 +44,40 @@ class _Reader:
     series: str = ""
     announced: int = 0
     next: dict[str, tuple[int, int]] = field(factory=dict)
-    past: set[str] = field(factory=set)
 
 
 def delivery(run: Run) -> Iterator[Wrong]:
     """Every message of a joined channel is delivered once, in order, and for its join; or a gap stands in its place."""
-    readers: dict[str, _Reader] = {}
+    readers: defaultdict[str, _Reader] = defaultdict(_Reader)
     for note in run.noted("joined", "got", "gap", "slow", "reached"):
         name, *facts = note.facts
-        reader = readers.setdefault(name, _Reader())
+        reader = readers[name]
         if note.what == "joined":
             reader.next.setdefault("all", (facts[0], reader.announced))
         elif note.what == "reached":
             expected, announced = reader.next.get("all", (facts[0], 0))
             missing = expected < facts[0] and announced == reader.announced
             yield (f"{name} has not got {expected} to {facts[0] - 1}", note.at) if missing else None
-        elif note.what == "got" and facts[2] is None:
-            continue  # a message of another kind
-        elif note.what == "got":
-            wrong = _wrong(reader, note, facts[1], facts[2])
-            yield None if wrong is None else (wrong, note.at)
-        else:
+        elif note.what != "got":
             reader.announced += 1
+        elif facts[2] is not None:  # a message of another kind has no number
+            wrong = _wrong(reader, facts[1], facts[2])
+            yield None if wrong is None else (f"{note}: {wrong}", note.at)
 
 
-def _wrong(reader: _Reader, note: Note, series: str, number: int) -> str | None:
+def _wrong(reader: _Reader, series: str, number: int) -> str | None:
     """Return what is wrong with a message."""
-    first = number if series == "all" else 0
+    known, first = series in reader.next, number if series == "all" else 0
     expected, announced = reader.next.get(series, (first, reader.announced if series == "all" else 0))
     reader.next[series] = number + 1, reader.announced
     if series not in ("all", reader.series):
-        old, reader.series = reader.series, series
-        reader.past.add(old)
-        if series in reader.past:
-            return f"{note}: a message for an old join"
+        reader.series = series
+        if known:
+            return "a message for an old join"
     if number < expected:
-        return f"{note}: {number} came twice, or out of order: {expected} was next"
+        return f"{number} came twice, or out of order: {expected} was next"
     if number > expected and announced == reader.announced:
-        return f"{note}: {expected} to {number - 1} are missing, and no gap stands there"
+        return f"{expected} to {number - 1} are missing, and no gap stands there"
     return None
 
 

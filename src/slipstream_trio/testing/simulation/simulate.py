@@ -140,7 +140,7 @@ class Simulation:
                 stack.callback(signal.signal, number, signal.signal(number, handler))
             try:
                 world = World(run, clock, self.mounts, Path(directory), contexts)
-                instruments = [] if scenario.interrupt is None else [world.interrupts]
+                instruments = [] if scenario.interrupt is None else [world]
                 trio.run(world.play, self.program, clock=clock, instruments=instruments)
             except BaseException as error:
                 if scenario.interrupt != "interrupt" and any(type(each) is KeyboardInterrupt for each in leaves(error)):

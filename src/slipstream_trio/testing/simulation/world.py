@@ -1,11 +1,11 @@
-"""The world of a run: servers behind a balancer, a network, clients, and what goes wrong among them."""
+"""The world of a run: servers behind a balancer, a network, clients, and the faults that hit them."""
 
 import hashlib
+import math
 import signal
 import ssl
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from itertools import count
 from pathlib import Path
 from random import Random
@@ -15,9 +15,9 @@ import trio
 from trio.testing import MockClock
 
 from ...telemetry import HandleStart, HandleStop
-from ..faults import FaultyNetwork, faulty_network
-from ..server import MemoryStream, Mount, PhoenixServer
-from .chaos import chaos, faults_of
+from .. import faults as net
+from ..server import Connection, MemoryStream, Mount, PhoenixServer
+from ..server.pipes import open_background
 from .client import Disk, SimulatedClient
 from .scenario import Note, Run
 
@@ -53,8 +53,8 @@ class Node:
         self._scope.cancel()
 
 
-class World:
-    """Everything in a run; servers get it, and oracles see its `run`.
+class World(trio.abc.Instrument):
+    """Everything in a run, which it can interrupt; servers get it, and oracles see its `run`.
 
     Attributes:
         random: the source of random numbers for servers and faults.
@@ -65,7 +65,6 @@ class World:
         clients: the clients that run now, by name.
         bad_disks: whether clients record their telemetry, on disks that fail.
         lives: the scope of all of them, while they live.
-        interrupts: interrupts the run, if it is to be.
     """
 
     def __init__(self, run: Run, clock: MockClock, mounts: "Mounts", directory: Path, tls: Contexts | None) -> None:
@@ -77,7 +76,7 @@ class World:
         self.numbers: Iterator[int] = count(1)
         self.counters: Counter[str] = Counter()
         self.tls: Contexts | None = tls
-        self.network: FaultyNetwork
+        self.network: net.FaultyNetwork
         self.nodes: list[Node] = [
             Node(lambda: PhoenixServer(mounts(self), close_timeout=self.pace, keep_received=1))
             for _ in range(scenario.nodes)
@@ -85,7 +84,8 @@ class World:
         self.clients: dict[str, SimulatedClient] = {}
         self.bad_disks: bool = not {"disk_full", "disk_torn"}.isdisjoint(scenario.features)
         self.lives: trio.CancelScope | None = None
-        self.interrupts: Interrupt = Interrupt(self)
+        self._steps = 0
+        self._at = scenario.at or math.inf  # the step from which on it is interrupted
         self._directory = directory
         self._digest = hashlib.sha256()
         self._streams: list[MemoryStream] = []
@@ -153,20 +153,45 @@ class World:
             frames = record.transition.return_
         told = f"{record.name} {record.monotonic_time} {getattr(record, 'span_id', '')} {frames}\n"
         self._digest.update(told.encode(errors="surrogatepass"))
-        self.interrupts.may_exit("exit")
+        self.may_end("exit")
 
     # The run
 
+    def before_task_step(self, _: trio.lowlevel.Task) -> None:
+        """Count the steps of Trio's while clients live; a signal may come at each."""
+        self._steps += self.lives is not None
+        self.may_end("interrupt", "terminate")
+
+    def may_end(self, *interrupts: str) -> None:
+        """Interrupt the run here, if that is one of the ways in which its scenario does so, and it is time."""
+        interrupt = self.run.scenario.interrupt
+        if self.lives is None or interrupt not in interrupts:
+            return
+        self.run.steps = self._steps
+        if self._steps >= self._at:
+            self._at = math.inf
+            self.fault(f"{interrupt}")
+            if interrupt in ("exit", "quit"):
+                raise SystemExit("it exits here")
+            signal.raise_signal(signal.SIGINT if interrupt == "interrupt" else signal.SIGTERM)
+
     async def play(self, program: "Program") -> None:
         """Let the clients run their programs to the end."""
-        async with faulty_network(faults_of(self)) as self.network, self._servers():
-            beside, root = {*trio.lowlevel.current_task().child_nurseries}, trio.lowlevel.current_root_task()
-            before = {*_tasks_but_in(beside, root)}
+        async with net.faulty_network(faults_of(self)) as self.network, open_background() as beside:
+            beside.start_soon(chaos, self)
+            if self.bad_disks:
+                beside.start_soon(self._write_disks)
+            for node in self.nodes:
+                beside.start_soon(node.run)
+            if self.run.scenario.interrupt == "terminate":
+                await beside.start(self._cancel_at_sigterm)
+            ours, root = {*trio.lowlevel.current_task().child_nurseries}, trio.lowlevel.current_root_task()
+            before = {*_tasks_but_in(ours, root)}
             try:
                 await self._play(program)
             finally:
                 self.lives = None
-                left = [f"a task is left: {task.name}" for task in {*_tasks_but_in(beside, root)} - before]
+                left = [f"a task is left: {task.name}" for task in {*_tasks_but_in(ours, root)} - before]
                 left += ["a connection is left open" for stream in self._streams if not stream.closed]
                 self.run.left += sorted(left)
                 self.run.faults += Counter({f"network: {name}": n for name, n in self.network.log.counts.items()})
@@ -186,19 +211,6 @@ class World:
                 self.lives = nursery.cancel_scope
         if patience.cancelled_caught:
             self.run.left += [f"{name} did not come to its end" for name in self.clients]
-
-    @asynccontextmanager
-    async def _servers(self) -> AsyncIterator[None]:
-        async with trio.open_nursery() as beside:
-            beside.start_soon(chaos, self)
-            if self.bad_disks:
-                beside.start_soon(self._write_disks)
-            for node in self.nodes:
-                beside.start_soon(node.run)
-            if self.run.scenario.interrupt == "terminate":
-                await beside.start(self._cancel_at_sigterm)
-            yield
-            beside.cancel_scope.cancel()
 
     async def _live(self, program: "Program", first_name: str) -> None:
         name, lives, steps = first_name, 1, self.run.scenario.steps
@@ -233,45 +245,119 @@ class World:
                     self.lives.cancel()
 
 
-class Interrupt(trio.abc.Instrument):
-    """Interrupts a run at the step of Trio's that its scenario says, or where it may exit next."""
-
-    def __init__(self, world: World) -> None:
-        self._steps = 0
-        self._exits = False
-        self._world = world
-
-    def before_task_step(self, _: trio.lowlevel.Task) -> None:
-        """Count the steps while clients live, and act at the one."""
-        world, scenario = self._world, self._world.run.scenario
-        if world.lives is None:
-            return
-        self._steps += 1
-        if scenario.interrupt in ("exit", "quit"):
-            self._exits = self._exits or self._steps == scenario.at
-            return
-        world.run.steps = self._steps
-        if self._steps == scenario.at:
-            world.fault(f"{scenario.interrupt}")
-            signal.raise_signal(signal.SIGINT if scenario.interrupt == "interrupt" else signal.SIGTERM)
-
-    def may_exit(self, interrupt: str) -> None:
-        """Exit in the function that calls this, if the scenario has this interrupt and it is time."""
-        world = self._world
-        if world.lives is not None and interrupt == world.run.scenario.interrupt:
-            world.run.steps = self._steps
-            if self._exits:
-                self._exits = False
-                world.fault(interrupt)
-                raise SystemExit("it exits here")
-
-
 def _tasks_but_in(beside: set[trio.Nursery], task: Any) -> Iterator[trio.lowlevel.Task]:
     """Give a task, and all tasks below it but those in some nurseries."""
     yield task
     for nursery in set(task.child_nurseries) - beside:
         for child in nursery.child_tasks:
             yield from _tasks_but_in(beside, child)
+
+
+def faults_of(world: World) -> net.Faults:
+    """Return the faults of a world's network; without rules, it need carry nothing."""
+    scenario, pace, random = world.run.scenario, world.pace, world.random
+    features = scenario.features
+    # A step makes about four frames in a direction: pushes, broadcasts and heartbeats together.
+    often = net.EachFrame(min(1.0, scenario.faults / (16.0 * scenario.clients * scenario.steps)))
+
+    never = net.Rule(net.Reset(), net.EachFrame(0.0))  # without a rule, bytes would not be carried over the network
+
+    def both_ways(*faults: net.Fault) -> tuple[net.Rule, ...]:
+        return tuple(net.Rule(fault, often, toward) for fault in faults for toward in ("client", "server"))
+
+    rules = {
+        "stall": both_ways(net.Stall(3 * pace * random.random()), net.Stall(8 * pace, both=True)),
+        "reset": both_ways(net.Reset()),
+        "truncate": both_ways(net.Truncate()),
+        "half_open": both_ways(net.Vanish(), net.Vanish(both=False)),
+        "refused": (net.Rule(net.Refuse(), chance=0.2), net.Rule(net.Ignore(), chance=0.05)),
+        "reorder": (net.Rule(net.SlowOpening(0.1 * pace, jitter=2 * pace), chance=0.4),),
+        **dict.fromkeys(("latency", "bandwidth", "partition", "client_loss"), (never,)),
+    }
+    slow = random.random() * min(0.2 * pace, 1.0) if "latency" in features else 0.0
+    # Where steps are minutes apart, a link that is slower still delays nobody more, but takes its time to simulate.
+    # And large messages have to come through at all.
+    widest = max(1.0, pace / 30) * (100 if "large_messages" in features else 1)
+    width = random.choice((1_000, 5_000, 50_000)) * widest if "bandwidth" in features else None
+    link = net.Link(latency=slow, jitter=slow, bandwidth=width)
+    chosen = [rule for name in features for rule in rules.get(name, ())]
+    return net.Faults(scenario.seed, toward_client=link, toward_server=link, rules=chosen)
+
+
+async def chaos(world: World) -> None:
+    """Let faults happen that hit from without; twice as many as asked for, where the run takes longer."""
+    scenario, random = world.run.scenario, world.random
+    possible = [name for name in (*_TO_CLIENTS, *_TO_SERVERS, "standstill") if name in scenario.features]
+    async with trio.open_nursery() as lasting:
+        for _ in range(2 * scenario.faults if possible else 0):
+            await trio.sleep(random.expovariate(1.0) * scenario.seconds / scenario.faults)
+            name = random.choice(possible)
+            if name == "standstill":
+                seconds = random.random() * 4 * world.pace
+                world.fault(name, seconds)
+                world.run.stood += seconds
+                world.clock.jump(seconds)
+            elif name in _TO_CLIENTS and world.clients:
+                _hit_client(world, name)
+            elif name in _TO_SERVERS:
+                await _hit_server(world, name, lasting)
+
+
+_TO_CLIENTS: Final = ("partition", "client_crash", "client_loss", "wall_jump", "disk_full")
+
+
+def _hit_client(world: World, name: str) -> None:
+    random, network = world.random, world.network
+    client = random.choice([*world.clients.values()])
+    seconds = random.random() * 5 * world.pace
+    world.fault(name, client.name)
+    match name:
+        case "partition":
+            client.unreachable_until = max(client.unreachable_until, trio.current_time() + seconds)
+            network.inject(net.Stall(seconds, both=True), name=client.name)
+        case "client_crash":
+            client.scope.cancel()
+        case "client_loss":
+            client.unreachable_until = float("inf")
+            network.inject(net.Vanish(), name=client.name)
+            client.scope.cancel()
+        case "wall_jump":
+            client.wall_offset += random.choice((-86_400, -3_600, -1, 1, 3_600, 86_400))
+        case _:
+            client.disk.full = not client.disk.full
+
+
+async def _read_nothing(connection: Connection, seconds: float) -> None:
+    connection.pause_reading()
+    await trio.sleep(seconds)
+    connection.resume_reading()
+
+
+_TO_SERVERS: Final = ("node_crash", "node_loss", "restart", "kick", "channel_crash", "unread")
+
+
+async def _hit_server(world: World, name: str, lasting: trio.Nursery) -> None:
+    random = world.random
+    node = random.choice(world.nodes)
+    connections = node.server.connections
+    if not node.up or (name in ("kick", "channel_crash", "unread") and not connections):
+        return
+    node.down_for = random.random() * 2 * world.pace
+    world.fault(name, world.nodes.index(node))
+    match name:
+        case "restart":
+            node.up = False
+            await node.server.stop()
+            node.crash()
+        case "kick":
+            random.choice(connections).close(1001)
+        case "unread":
+            lasting.start_soon(_read_nothing, random.choice(connections), random.random() * 6 * world.pace)
+        case "channel_crash":
+            for channel in random.choice(connections).channels.values():
+                channel.stop(random.choice(("killed", "killed", "killed", "normal")))
+        case _:
+            node.crash(forget=name == "node_loss")
 
 
 Program = Callable[[SimulatedClient], Awaitable[None]]

@@ -11,8 +11,7 @@ except ImportError as _error:
     raise ImportError(lacks(__name__, _error, "testing"), name=_error.name) from None
 from . import frames as _frames
 from .frames import *  # noqa: F403 - all that it exports is public, and named there
-from .servers import faults, server_scripts
 from .states import History, histories, inputs, opening_state, options, states
 
-__all__ = ["History", "faults", "histories", "inputs", "opening_state", "options", "server_scripts", "states"]
+__all__ = ["History", "histories", "inputs", "opening_state", "options", "states"]
 __all__ += _frames.__all__

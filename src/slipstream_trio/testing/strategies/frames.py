@@ -1,4 +1,4 @@
-"""Topics, events, refs, statuses and payloads, messages, and the frames that a server sends: good, odd and bad.
+"""Names, payloads, messages, and the frames that a server sends: good, odd and bad; scripts of servers; bad networks.
 
 A good frame is what Phoenix sends. An odd one decodes too, but is unexpected: unknown refs, extra elements, payloads
 of the wrong kind. A bad one is malformed: it is rejected, and the connection goes on.
@@ -13,11 +13,13 @@ from hypothesis import strategies as st
 from ...protocol import MAX_DEPTH, Frame, Message
 from ...protocol.message import CLOSE, ERROR, HEARTBEAT, PHOENIX, REPLY, RESERVED_EVENTS
 from ...protocol.serializer import BROADCAST, PUSH, REPLY_KIND
+from .. import faults as net
+from ..scripted import Act, ServerScript
 from ..server.wire import Wire
 
 __all__ = [
-    "bad_frames", "binary_payloads", "events", "frames", "good_frames", "json_payloads", "json_scalars", "json_values",
-    "messages", "odd_frames", "payloads", "refs", "statuses", "topics",
+    "bad_frames", "binary_payloads", "events", "faults", "frames", "good_frames", "json_payloads", "json_scalars",
+    "json_values", "messages", "odd_frames", "payloads", "refs", "server_scripts", "statuses", "topics",
 ]  # fmt: skip
 
 LONGEST_NAME = 255  # the most bytes of a topic, an event or a ref in a binary frame
@@ -141,7 +143,7 @@ def odd_frames(vsn: str = "2.0.0", *, topic: st.SearchStrategy[str] | None = Non
     troubled = st.builds(Message, st.none() | refs(), refs(), name, st.just(REPLY), st.sampled_from(_TROUBLED_REPLIES))
     unexpected = st.builds(Message, st.none() | refs(), st.none() | refs(), name, events(reserved=True), json_values())
     if vsn.startswith("1."):
-        return _json_texts((troubled | unexpected).map(_as_object))
+        return _json_texts((troubled | unexpected).map(lambda it: dict(zip(Message._fields[1:], it[1:], strict=True))))
     more = st.lists(json_values(), max_size=2)
     texts = _json_texts(st.builds(lambda message, more: [*message, *more], troubled | unexpected, more))
     repeated = '{"a":1,"a":123456789012345678901234567890}'
@@ -150,10 +152,6 @@ def odd_frames(vsn: str = "2.0.0", *, topic: st.SearchStrategy[str] | None = Non
 
 def _json_texts(values: st.SearchStrategy[Any]) -> st.SearchStrategy[str]:
     return st.builds(json.dumps, values, ensure_ascii=st.booleans(), indent=st.sampled_from([None, 1]))
-
-
-def _as_object(message: Message) -> dict[str, Any]:
-    return {"topic": message.topic, "event": message.event, "payload": message.payload, "ref": message.ref}
 
 
 _TEXTS: Final[Mapping[str, list[str]]] = {
@@ -239,3 +237,70 @@ def frames(vsn: str = "2.0.0", *, topic: st.SearchStrategy[str] | None = None) -
         topic: the topics of valid ones; None: `topics()`.
     """
     return good_frames(vsn, topic=topic) | odd_frames(vsn, topic=topic) | bad_frames(vsn)
+
+
+# Servers and networks
+
+_PAYLOADS: Final = json_payloads() | binary_payloads()
+# No text frame can have lone surrogates.
+_SENDABLE: Final = frames().map(lambda frame: frame.encode(errors="replace").decode() if type(frame) is str else frame)
+_ACTS: Final = st.one_of(
+    st.builds(Act, st.just("reply"), st.tuples(statuses(), _PAYLOADS)),
+    st.builds(Act, st.just("push"), st.tuples(events(), _PAYLOADS)),
+    st.builds(Act, st.just("burst"), st.integers(1, 12)),
+    st.builds(Act, st.just("broadcast"), st.tuples(events(reserved=True), json_payloads())),
+    st.builds(Act, st.just("sleep"), st.sampled_from([0.1, 0.5, 4.0])),
+    st.builds(Act, st.just("raw"), _SENDABLE),
+    st.sampled_from([Act("ping"), Act("stop"), Act("crash"), Act("drop")]),
+    st.builds(Act, st.just("close"), st.sampled_from([1000, 1001, 1011, 1012, 4000])),
+)
+
+
+def server_scripts() -> st.SearchStrategy[ServerScript]:
+    """Scripts of a server: upgrades, joins accepted, refused and slow, replies in any order and number, ends.
+
+    The plainest is that of a server that accepts all and echoes. Refused upgrades are worth another attempt.
+    """
+    return st.builds(
+        ServerScript,
+        st.lists(st.sampled_from([None, 503, 429, 500]), max_size=2),
+        st.lists(st.sampled_from(["accept", "accept", "accept", "refuse", "slow", "crash", "crash_after"]), max_size=6),
+        st.lists(st.lists(_ACTS, max_size=3), max_size=12),
+    )
+
+
+_LINKS: Final = st.builds(
+    net.Link,
+    st.sampled_from([0.0, 0.01, 0.3]),
+    st.sampled_from([0.0, 0.05]),
+    st.sampled_from([None, 100_000.0, 2_000.0]),
+    st.sampled_from([65_536, 1_024]),
+)
+_SHARES: Final = st.sampled_from([0.0, 0.5, 1.0, 0.25, 0.9])
+_MOMENTS: Final = st.one_of(
+    st.builds(net.AtFrame, st.integers(1, 12), _SHARES),
+    st.builds(net.AtByte, st.integers(0, 2_000)),
+    st.builds(net.AtTime, st.sampled_from([0.0, 0.1, 1.0, 10.0, 60.0])),
+    st.builds(net.EachFrame, st.sampled_from([0.01, 0.1]), st.none() | _SHARES),
+    st.builds(net.EachByte, st.sampled_from([0.0001, 0.001])),
+)
+_OPENING: Final = st.sampled_from([net.Refuse(), net.SlowOpening(0.5), net.SlowOpening(2.0, 1.0), net.Ignore()])
+_LATER: Final = st.one_of(
+    st.sampled_from([net.Reset(), net.Truncate(), net.Vanish(), net.Vanish(both=False)]),
+    st.sampled_from([net.Stall(1.0), net.Stall(30.0, both=True)]),
+    st.builds(net.Corrupt, st.integers(1, 20)),
+)
+_OF: Final = st.integers(1, 3).map(lambda number: (number,))
+_RULES: Final = st.one_of(
+    # Hypothesis takes one object but once, and these are to come twice as often.
+    *(st.builds(net.Rule, _LATER, _MOMENTS, st.sampled_from(["client", "server"]), _OF) for _ in range(2)),
+    st.builds(net.Rule, _OPENING, st.none(), st.just("client"), _OF),
+)
+
+
+def faults() -> st.SearchStrategy[net.Faults]:
+    """Schedules of a network's faults: resets, stalls, silence, damaged bytes, refused and slow openings, slow links.
+
+    The plainest has none. Each holds for one of the first three connections, so that the network is good in the end.
+    """
+    return st.builds(net.Faults, st.integers(0, 2**16), _LINKS, _LINKS, st.lists(_RULES, max_size=4))
