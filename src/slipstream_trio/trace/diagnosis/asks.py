@@ -1,14 +1,15 @@
 """The joins, pushes, leaves and heartbeats of a process, and how they were answered."""
 
 import re
-from collections import deque
+from collections import defaultdict, deque
+from contextlib import suppress
 from typing import Any, Final
 
 from ... import protocol
 from ...telemetry import Record
 from ..text import size_of
 from ..values import remember
-from .facts import SECOND, Ask, Connection, Events, Facts, Topic, is_replaced, keep, known
+from .facts import SECOND, Ask, Connection, Facts, is_replaced, keep
 
 SLOW: Final = 3 * SECOND // 2  # an answer that takes longer is looked at
 QUEUED: Final = SECOND // 10  # a join that waits longer for those before it has waited for its turn
@@ -27,13 +28,7 @@ class Asks:
     def __init__(self, facts: Facts) -> None:
         self._facts = facts
         self._spans: dict[str, Ask] = {}
-        self._queued: dict[tuple[str, str, str], deque[Ask]] = {}
-
-    def _topic(self, socket: str, name: str) -> Topic:
-        return known(self._facts.topics, (socket, name), Topic)
-
-    def _events(self, ask: Ask) -> Events:
-        return known(self._facts.events, ask.event, Events)
+        self._queued: defaultdict[tuple[str, str, str], deque[Ask]] = defaultdict(lambda: deque(maxlen=MOST_ASKS))
 
     # Sent
 
@@ -49,11 +44,9 @@ class Asks:
 
     def leaving(self, connection: Connection, given: protocol.LeaveTopic, metadata: Any) -> None:
         """Take in a leave, and what it cuts off."""
-        topic, now = self._topic(connection.socket, given.topic), self._facts.last
+        topic, now = self._facts.topics[connection.socket, given.topic], self._facts.last
         topic.left, topic.left_at = topic.left + 1, now
-        for ask in connection.asks.values():
-            if ask.topic != given.topic or ask.kind not in ("join", "push"):
-                continue
+        for ask in [each for each in connection.asks.values() if each.topic == given.topic]:
             if ask.outcome is None:
                 ask.reason = "left"
                 if ask.kind == "join":
@@ -69,7 +62,7 @@ class Asks:
             ask = connection.asks.get(event.ref) if late or isinstance(event, protocol.TopicJoinOverdue) else None
             if ask is not None:
                 ask.outcome, ask.ended = "timeout", self._facts.last
-                keep(self._topic(connection.socket, event.topic).timeouts, ask)
+                keep(self._facts.topics[connection.socket, event.topic].timeouts, ask)
         self._sent(connection, metadata, self._ask("heartbeat", "phoenix", "heartbeat"))
 
     def _ask(self, kind: str, topic: str, event: str, payload: Any = None) -> Ask:
@@ -117,7 +110,8 @@ class Asks:
             connection.varied = max(ask.took - connection.quickest, connection.varied * 15 // 16)
 
     def _push_answered(self, connection: Connection, ask: Ask) -> None:
-        topic, events, now = self._topic(connection.socket, ask.topic), self._events(ask), self._facts.last
+        facts, now = self._facts, self._facts.last
+        topic, events = facts.topics[connection.socket, ask.topic], facts.events[ask.event]
         events.answered += 1
         events.last_answer = now
         # A channel takes up one push after the other: the time of those before it is not this one's.
@@ -129,7 +123,7 @@ class Asks:
             keep(events.slow, ask)
 
     def _join_answered(self, connection: Connection, ask: Ask, built: Any) -> None:
-        topic, now = self._topic(connection.socket, ask.topic), self._facts.last
+        topic, now = self._facts.topics[connection.socket, ask.topic], self._facts.last
         if ask.outcome == "cancelled" and ask.ended is not None and ask.ended - (ask.sent or 0) > QUEUED:
             keep(topic.cut, ask)
         # What any answer takes is the way there and back; where that varies, one join before another says little.
@@ -150,11 +144,11 @@ class Asks:
 
     def channel_ended(self, connection: Connection, message: protocol.Message) -> None:
         """Take in a `phx_error`, or a `phx_close` that no leave asked for and that lets pushes wait for ever."""
-        topic, now = self._topic(connection.socket, message.topic), self._facts.last
+        topic, now = self._facts.topics[connection.socket, message.topic], self._facts.last
         asks = [ask for ask in (*connection.asks.values(), *connection.sends) if ask.topic == message.topic]
         before = tuple(ask for ask in asks if ask.kind in ("push", "send") and now - (ask.sent or 0) < RECENT)
-        asked = topic.left_at > topic.accepted_at
-        if message.event == "phx_error" or (any(ask.kind == "push" for ask in before) and not asked):
+        awaited = any(ask.kind == "push" for ask in before)
+        if message.event == "phx_error" or (awaited and topic.left_at <= topic.accepted_at):
             topic.crashes += 1
             keep(topic.crashed, (now, self._facts.place, before))
 
@@ -165,11 +159,10 @@ class Asks:
         ask = self._ask("push", metadata["topic"], metadata["event"], metadata["params"])
         told = ask.payload and isinstance(ask.payload, dict | list) and not self._facts.redacted
         if told and not is_replaced(ask.payload):
-            for before in self._events(ask).timeouts[-16:]:
+            for before in self._facts.events[ask.event].timeouts[-16:]:
                 before.again += before.topic == ask.topic and before.payload == ask.payload
         remember(self._spans, record.span_id or "", ask, MOST_SPANS)
-        key = (record.origin.socket_id, ask.topic, ask.event)
-        self._queued.setdefault(key, deque(maxlen=MOST_ASKS)).append(ask)
+        self._queued[record.origin.socket_id, ask.topic, ask.event].append(ask)
 
     def push_stopped(self, record: Record, metadata: Any) -> None:
         """Take in how a push has ended."""
@@ -180,26 +173,22 @@ class Asks:
         ask.reason = metadata["reason"] or ask.reason
         refused = metadata["response"] if ask.outcome == "error" else None
         if isinstance(refused, dict) and LIMITED.search(str(refused.get("reason"))):
-            topic = self._topic(record.origin.socket_id, ask.topic)
+            topic = self._facts.topics[record.origin.socket_id, ask.topic]
             keep(topic.refused, (self._facts.last, self._facts.place, str(refused["reason"])))
         if ask.sent is None:
             self._never_sent(record.origin.socket_id, ask)
         elif ask.outcome == "timeout":
-            keep(self._events(ask).timeouts, ask)
+            keep(self._facts.events[ask.event].timeouts, ask)
         elif ask.outcome == "cancelled" and ask.ended - ask.began >= SECOND:
-            keep(self._events(ask).cancelled, ask)
+            keep(self._facts.events[ask.event].cancelled, ask)
         elif ask.reason != "left" or ask.connection is None or ask.connection.ended is not None:
             return
         elif ask.answered is None or ask.took > QUEUED:  # else it was under way, as it may be at any time
-            keep(self._topic(record.origin.socket_id, ask.topic).cut, ask)
+            keep(self._facts.topics[record.origin.socket_id, ask.topic].cut, ask)
 
     def _never_sent(self, socket: str, ask: Ask) -> None:
-        key = (socket, ask.topic, ask.event)
-        queued = self._queued.get(key, ())
-        if ask in queued:
-            self._queued[key].remove(ask)
-        if not queued:
-            self._queued.pop(key, None)
+        with suppress(ValueError):
+            self._queued[socket, ask.topic, ask.event].remove(ask)
         connection = self._facts.opened.get(socket)
         if connection is not None and connection.ended is not None and ask.outcome != "ok":
             connection.queued += 1
@@ -213,6 +202,6 @@ class Asks:
 
     def held(self, record: Record, metadata: Any) -> None:
         """Take in a join of a topic that was joined already."""
-        topic = self._topic(record.origin.socket_id, metadata["topic"])
+        topic = self._facts.topics[record.origin.socket_id, metadata["topic"]]
         if not topic.since:  # else it is the library that joins it again
             keep(topic.held, (self._facts.last, self._facts.place))

@@ -105,20 +105,16 @@ def _refusals(facts: Facts, topics: list[tuple[str, Topic]]) -> Iterator[Finding
 
 
 def _malformed(facts: Facts) -> Iterator[Finding]:
-    times = [when for when, _, _, _ in facts.malformed]
-    if not times:
+    if not facts.malformed:
         return
+    times = [when for when, _, _, _ in facts.malformed]
     apart = [later - before for before, later in pairwise(times)]
     regular = len(apart) >= 2 and max(apart) - min(apart) <= max(apart) // 10
     period = f", one every {long(sum(apart) / len(apart))}" if regular else ""
     told = [f"{many(facts.badly, 'frame')}, the first at {at(facts, times[0])}{period}"]
-    told += dict.fromkeys(f"{reason}: {_shown(frame)}" for _, _, reason, frame in facts.malformed[:4])
+    for _, _, reason, frame in facts.malformed[:4]:
+        text = frame if isinstance(frame, str | bytes) else "(redacted)"
+        told.append(f"{reason}: {text[:80]!r}{'…' if len(text) > 80 else ''}")
     guesses = [guess.groups() for _, _, _, frame in facts.malformed if (guess := GUESS.match(str(frame)))]
     topic, event = guesses[0] if guesses and len(set(guesses)) == 1 else (None, None)
-    yield found(facts, BAD_FRAMES, facts.malformed, told, topic=topic, event=event, count=facts.badly)
-
-
-def _shown(frame: object) -> str:
-    """Return the beginning of a frame."""
-    text = frame if isinstance(frame, str | bytes) else "(redacted)"
-    return repr(text[:80]) + ("…" if len(text) > 80 else "")
+    yield found(facts, BAD_FRAMES, facts.malformed, dict.fromkeys(told), topic=topic, event=event, count=facts.badly)

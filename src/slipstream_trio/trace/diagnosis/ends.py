@@ -122,7 +122,11 @@ def _found(facts: Facts, told: Sequence[Outage], cause: Cause, more: Iterable[st
     """Return the finding of outages of one cause, with what they cost."""
     ends, down = _ends(told), sum(each.until - each.began for each in told)
     gave_up = any(each.gave_up for each in told)
-    evidence = [_when(facts, told), *more]
+    times, sockets = [at(facts, each.began) for each in told], len({each.socket for each in told})
+    in_batches = many(batches((each.began for each in told), SECOND), "batch", "batches")
+    where = "1 socket" if sockets == 1 else f"{sockets} sockets in {in_batches}"
+    rest = f" and {len(times) - 8} more" if len(times) > 8 else ""
+    evidence = [f"{often(len(told))}, on {where}, at {', '.join(times[:8])}{rest}", *more]
     if gave_up:
         evidence.append("the socket gave up: no other attempt followed")
     failed = [attempt for each in told if each.status is None for attempt in each.attempts if attempt.message]
@@ -131,8 +135,7 @@ def _found(facts: Facts, told: Sequence[Outage], cause: Cause, more: Iterable[st
     if down > SECOND:
         evidence.append(f"without a connection for {long(down)} in sum")
     evidence += losses(facts, [end for end in ends if not end.explained])
-    connections = [connection for each in told[:8] for connection in each.all[:6]]
-    seen = [(each.last, each.end or each.place) for each in connections]
+    seen = [(its.last, its.end or its.place) for each in told[:8] for its in each.all[:6]]
     text = next((f" ({brief(end.message, limit=60)})" for end in ends if end.message), "")
     words["codes"] = " and ".join(map(str, sorted({end.code or 0 for end in ends}))) + text
     words["others"] = " while others went on" if len({each.socket for each in facts.connections.values()}) > 1 else ""
@@ -148,20 +151,12 @@ def _cost_nothing(facts: Facts, cause: Cause | None, told: Sequence[Outage]) -> 
         first, last = told[0].began, told[-1].began
         if any(first > (each.opened or first) and each.last > last for each in facts.connections.values()):
             return False
-    soon = all(each.back is not None and each.until - each.began <= 10 * SECOND for each in told)
-    streams = [(key[0], stream) for key, stream in facts.streams.items()]
-    missed = any(
-        its.is_missed(each.began, each.until) for socket, its in streams for each in told if each.socket == socket
-    )
-    return soon and not missed and not any(losses(facts, _ends(told)))
-
-
-def _when(facts: Facts, told: Sequence[Outage]) -> str:
-    times, sockets = [at(facts, each.began) for each in told], len({each.socket for each in told})
-    in_batches = many(batches((each.began for each in told), SECOND), "batch", "batches")
-    where = "1 socket" if sockets == 1 else f"{sockets} sockets in {in_batches}"
-    rest = f" and {len(times) - 8} more" if len(times) > 8 else ""
-    return f"{often(len(told))}, on {where}, at {', '.join(times[:8])}{rest}"
+    for each in told:
+        streams = [stream for (socket, _, _), stream in facts.streams.items() if socket == each.socket]
+        missed = any(stream.is_missed(each.began, each.until) for stream in streams)
+        if each.back is None or each.until - each.began > 10 * SECOND or missed:
+            return False
+    return not any(losses(facts, _ends(told)))
 
 
 def _ends(told: Iterable[Outage]) -> list[Connection]:

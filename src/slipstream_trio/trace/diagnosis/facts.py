@@ -16,7 +16,6 @@ HALF: Final = SECOND // 2
 LEAST: Final = 16_000  # bytes that may fill a line for a while
 LARGE: Final = 100_000  # bytes of a message that may take long by itself
 MOST: Final = 64  # so many of a kind are kept; what is beyond is counted
-MOST_TOPICS: Final = 4096
 K = TypeVar("K")
 T = TypeVar("T")
 Place: TypeAlias = tuple[str, int]  # a file, and a line in it
@@ -24,6 +23,19 @@ Seen: TypeAlias = tuple[int, Place]
 
 # Times are nanoseconds of the monotonic clock, which nobody sets, and begin with the first record's on the wall clock;
 # `Facts.wall` tells what that said later. Lengths are nanoseconds.
+
+
+class Table(dict[K, T]):
+    """What is known under each key: made where it is asked for, and kept unless that is enough."""
+
+    def __init__(self, make: Callable[[], T], most: int = 4096) -> None:
+        self._make, self._most = make, most
+
+    def __missing__(self, key: K) -> T:
+        made = self._make()
+        if len(self) < self._most:
+            self[key] = made
+        return made
 
 
 @define(eq=False)
@@ -50,11 +62,6 @@ class Ask:
     down: int = 0  # how much came until its answer
     alone: bool = False  # whether nothing else came while it waited
     again: int = 0  # how often the same was pushed after it had timed out
-
-    @property
-    def socket(self) -> str | None:
-        """The id of the socket that sent it."""
-        return None if self.connection is None else self.connection.socket
 
     @property
     def took(self) -> int:
@@ -95,11 +102,11 @@ class Quiet:
     def killed(self, connection: "Connection") -> bool:
         """Tell whether a connection was alive before this, and nothing came any more that had not come meanwhile."""
         alive = connection.opened is not None and connection.opened <= self.began
-        alive = alive and all(ask.connection is not connection for ask in self.waiting)
+        waited = any(ask.connection is connection for ask in self.waiting)
         ended = connection.ended is not None and connection.ended >= self.began - SECOND
         dead = connection.heard < self.ended + BURST and connection.heeded < self.ended
         telling = connection.reason in ASKED or connection.code not in (None, 1000, 1001, 1002, 1006)
-        return alive and ended and dead and not telling
+        return alive and ended and dead and not waited and not telling
 
     def is_caught_up(self, expected: float, least: int) -> bool:
         """Tell whether what was to come in it came all at once after it."""
@@ -227,6 +234,11 @@ class Connection:
         """From its opening to its end."""
         return self.last - (self.opened or self.last)
 
+    def waiting(self, since: int) -> tuple[Ask, ...]:
+        """Return what was sent until then, and is not answered."""
+        asks = (ask for ask in self.asks.values() if ask.outcome in (None, "timeout"))
+        return tuple(ask for ask in asks if ask.sent is not None and ask.sent <= since)
+
     def expects(self, length: int) -> float:
         """Return how many frames come in such a time, while some do."""
         return self.pace.frames * length / max(self.heard - (self.opened or self.began) - self.pace.quiet, SECOND)
@@ -290,15 +302,15 @@ class Facts:
     pace: Pace = Factory(Pace)
     connections: dict[str, Connection] = Factory(dict)
     opened: dict[str, Connection] = Factory(dict)  # the last connection of each socket that was open
-    topics: dict[tuple[str, str], Topic] = Factory(dict)
-    events: dict[str, Events] = Factory(dict)
-    streams: dict[tuple[str, str, str], Stream] = Factory(dict)
+    topics: Table[tuple[str, str], Topic] = Factory(lambda: Table(Topic))
+    events: Table[str, Events] = Factory(lambda: Table(Events))
+    streams: Table[tuple[str, str, str], Stream] = Factory(lambda: Table(Stream, 2048))
     pauses: list[Quiet] = Factory(list)
     silences: list[Quiet] = Factory(list)
-    overflows: dict[tuple[str, str], list[tuple[int, Place, int, str, int]]] = Factory(dict)
+    overflows: Table[tuple[str, str], list[tuple[int, Place, int, str, int]]] = Factory(lambda: Table(list))
     malformed: list[tuple[int, Place, str, Any]] = Factory(list)
     badly: int = 0  # how many frames were malformed
-    raised: dict[tuple[str, str, str], list[Seen]] = Factory(dict)
+    raised: Table[tuple[str, str, str], list[Seen]] = Factory(lambda: Table(list, MOST))
     noise: Counter[str] = Factory(Counter)  # what happened too, and does no harm
     explained: list[tuple[str | None, int, int]] = Factory(list)  # times, each of a socket, or of all
 
@@ -311,26 +323,14 @@ class Facts:
         urls = {each.options.url for each in ends if each.options is not None}
         return [each for each in self.connections.values() if each.options is not None and each.options.url in urls]
 
-    def covered(self, at: int, until: int, socket: str | None = None) -> bool:
+    def covered(self, at: int, until: int, its: Connection | None = None) -> bool:
         """Tell whether something in a time is explained by what was found already, or by there being no connection."""
-        return any(
-            began - HALF <= until and at <= ended + HALF and (whose is None or whose == socket)
-            for whose, began, ended in self.explained
-        )
+        times = ((began, ended) for whose, began, ended in self.explained if whose in (None, its and its.socket))
+        return any(began - HALF <= until and at <= ended + HALF for began, ended in times)
 
     def unexplained(self, asks: Iterable[Ask]) -> list[Ask]:
         """Return those that no finding explains."""
-        return [ask for ask in asks if not self.covered(ask.began, ask.ended or ask.began, ask.socket)]
-
-
-def known(table: dict[K, T], key: K, make: Callable[[], T], most: int = MOST_TOPICS) -> T:
-    """Return what is known under a key, which is kept unless that is enough."""
-    found = table.get(key)
-    if found is None:
-        found = make()
-        if len(table) < most:
-            table[key] = found
-    return found
+        return [ask for ask in asks if not self.covered(ask.began, ask.ended or ask.began, ask.connection)]
 
 
 def is_replaced(payload: Any) -> bool:

@@ -10,15 +10,12 @@ from ...telemetry import HandleStop, Record
 from ..read import WallClock
 from ..text import size_of
 from .asks import Asks
-from .facts import BURST, HALF, MOST, SECOND, Ask, Connection, Facts, Place, Quiet, is_replaced, keep, known
-from .streams import Stream
+from .facts import BURST, HALF, SECOND, Ask, Connection, Facts, Place, Quiet, is_replaced, keep
 
 HANDLE_STOP: Final = HandleStop.name
-LATE: Final = SECOND // 2
 AT_ONCE: Final = BURST // 6  # what is read this soon after a pause had come in it
 SLEEP: Final = 10 * SECOND  # by which the wall clock gets ahead of the monotonic one, which stands meanwhile
 MOST_CONNECTIONS: Final = 4096
-MOST_STREAMS: Final = 2048
 MOST_SILENCES: Final = 1024
 
 
@@ -32,7 +29,7 @@ class Gatherer:
         self._shift = 0
         self._trio: int | None = None  # how far the monotonic clock is ahead of Trio's
         self._pause: Quiet | None = None
-        self._is_torn = False
+        self.is_torn: bool = False  # whether records are missing here: a time that spans this place tells nothing
         self._current: dict[str, Connection] = {}
         self._asks = asks = Asks(self.facts)
         records: dict[str, Callable[[Record, Any], object] | None] = {
@@ -73,7 +70,7 @@ class Gatherer:
             return
         try:
             now = self._time(record)
-            if self._is_torn:
+            if self.is_torn:
                 self._mend(now)
             elif now - facts.last > SECOND:
                 # What is handled began before its end, unless the handling is what took so long.
@@ -85,18 +82,16 @@ class Gatherer:
             facts.last = max(facts.last, now)
             facts.place = place
             if name[1] == "client" and name[-1] == "start":
-                self._acted()
+                facts.acts += 1  # which was overdue if it is the first after a pause
+                if self._pause is not None and not self._pause.answered:
+                    self._pause.overdue += facts.last < self._pause.ended + BURST
             function(record, record.whole())
         except (AttributeError, LookupError, OverflowError, TypeError, ValueError):
             # A recording of another version, or a damaged one: the rest still tells something.
             facts.unread += 1
 
-    def missed(self) -> None:
-        """Note that records are missing here: a time that spans this place tells nothing."""
-        self._is_torn = True
-
     def _mend(self, now: int) -> None:
-        self._is_torn, self._pause = False, None
+        self.is_torn, self._pause = False, None
         keep(self.facts.explained, (None, self.facts.last, now), MOST_SILENCES)
         for stream in self.facts.streams.values():
             stream.joined = -1
@@ -135,28 +130,17 @@ class Gatherer:
         facts = self.facts
         is_open = any(each.opened is not None and each.ended is None for each in self._current.values())
         self._pause = pause = Quiet(facts.last, now, (facts.place, place), cut_off=not is_open, slept=slept)
-        asks = [ask for each in self._current.values() for ask in each.asks.values()]
-        pause.waiting = tuple(ask for ask in asks if _waits(ask, facts.last - LATE))
+        pause.waiting = tuple(ask for each in self._current.values() for ask in each.waiting(facts.last - HALF))
         return pause
 
     def _keep_pause(self, pause: Quiet) -> None:
         if pause not in self.facts.pauses:
             keep(self.facts.pauses, pause, MOST_SILENCES)
 
-    def _overdue(self, given: Any, metadata: Any) -> None:
-        """Take in by how much a timer is late, whatever is handled first; it counts if nothing happened meanwhile."""
-        now = self.facts.last
-        if (at := getattr(given, "now", None)) is not None:
-            ahead = now - round(at * SECOND)
-            self._trio = ahead if self._trio is None else min(ahead, self._trio)
-        due = next_deadline(metadata["state"])
-        if due is not None and self._trio is not None:
-            self._stood(now - self._trio - round(due * SECOND))
-
     def _stood(self, late: int) -> Quiet | None:
         """Return the pause that has just made a timer so late, if there was one."""
         pause = self._pause
-        if pause is None or pause.ended <= self.facts.last - BURST or late <= LATE or pause.length < late // 2:
+        if pause is None or pause.ended <= self.facts.last - BURST or late <= HALF or pause.length < late // 2:
             return None
         pause.late = max(pause.late, late)
         self._keep_pause(pause)
@@ -170,12 +154,6 @@ class Gatherer:
         pause.told, pause.late = True, max(length, pause.late)
         self._keep_pause(pause)
 
-    def _acted(self) -> None:
-        """Take in that the application does something, which was overdue if it is the first after a pause."""
-        self.facts.acts += 1
-        if self._pause is not None and not self._pause.answered:
-            self._pause.overdue += self.facts.last < self._pause.ended + BURST
-
     def _other(self, record: Record, metadata: Any) -> None:
         """Take in code that raised."""
         facts = self.facts
@@ -185,7 +163,7 @@ class Gatherer:
             self._asks.held(record, metadata)
         elif record.name[1] == "client" or metadata["kind"].endswith("InternalError"):
             key = (" ".join(record.name[1:-1]), str(metadata["kind"]), str(metadata["reason"]))
-            keep(known(facts.raised, key, list, MOST), (facts.last, facts.place))
+            keep(facts.raised[key], (facts.last, facts.place))
 
     # Connections
 
@@ -209,10 +187,17 @@ class Gatherer:
     def _handled(self, record: Record, metadata: Any) -> None:
         given = metadata["raw_message"]
         function = self._inputs.get(type(given))
-        if function is not None:
-            connection = self.facts.connections.get(record.origin.connection_id or "") or self._connection(record)
-            self._overdue(given, metadata)
-            function(connection, given, metadata)
+        if function is None:
+            return
+        connection, now = self._connection(record), self.facts.last
+        if (at := getattr(given, "now", None)) is not None:
+            ahead = now - round(at * SECOND)
+            self._trio = ahead if self._trio is None else min(ahead, self._trio)
+        # A timer may be late whatever is handled first; it counts if nothing happened meanwhile.
+        due = next_deadline(metadata["state"])
+        if due is not None and self._trio is not None:
+            self._stood(now - self._trio - round(due * SECOND))
+        function(connection, given, metadata)
 
     def _transport_opened(self, connection: Connection, given: protocol.TransportOpened, _: Any) -> None:
         facts = self.facts
@@ -309,7 +294,9 @@ class Gatherer:
             pace.quarter = quarter
         topic = facts.topics.get(key[:2])
         joined = topic.accepted if topic is not None else 0
-        stream = facts.streams.get(key) or known(facts.streams, key, lambda: Stream(facts.last, joined), MOST_STREAMS)
+        stream = facts.streams[key]
+        if not stream.count:
+            stream.first, stream.joined = facts.last, joined
         stream.count += 1
         stream.last = facts.last
         if not facts.redacted and type(message.payload) is dict and not is_replaced(message.payload):
@@ -325,7 +312,7 @@ class Gatherer:
             return
         expected = connection.expects(length)
         connection.pace.quiet += length
-        waiting = tuple(each for each in connection.asks.values() if _waits(each, facts.last - LATE))
+        waiting = connection.waiting(facts.last - HALF)
         if waiting or expected >= 5:
             silence = Quiet(began, facts.last, (connection.heard_at, facts.place), connection=connection)
             silence.expected, silence.waiting, silence.sent, silence.size = expected, waiting, connection.unheard, size
@@ -365,8 +352,4 @@ class Gatherer:
         facts, key, is_gap = self.facts, (record.origin.socket_id, metadata["topic"]), record.name[-1] == "gap"
         if not is_gap or metadata["reason"] == "overflow":
             phase, buffer = ("gap", 0) if is_gap else (metadata["phase"] or "began", metadata["buffer"])
-            keep(known(facts.overflows, key, list), (facts.last, facts.place, metadata["dropped"] or 0, phase, buffer))
-
-
-def _waits(ask: Ask, since: int) -> bool:
-    return ask.outcome in (None, "timeout") and ask.sent is not None and ask.sent <= since
+            keep(facts.overflows[key], (facts.last, facts.place, metadata["dropped"] or 0, phase, buffer))

@@ -256,7 +256,7 @@ def _turns(facts: Facts) -> Iterator[Finding]:
 def _slow_events(facts: Facts) -> Iterator[Finding]:
     answered = sum(each.answered - each.slowly for each in facts.events.values())
     for event, its in facts.events.items():
-        asks = [ask for ask in its.slow if not facts.covered(ask.served, ask.answered or 0, ask.socket)]
+        asks = [ask for ask in its.slow if not facts.covered(ask.served, ask.answered or 0, ask.connection)]
         longest = max((ask.took for ask in asks), default=0)
         apart = sum(not ask.alone for ask in asks)
         # Where nothing else came meanwhile, it may have been the network, unless that happens again and again.

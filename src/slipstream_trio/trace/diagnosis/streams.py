@@ -17,8 +17,8 @@ TWINS: Final = 6  # so many pairs are no chance
 class Stream:
     """The messages of an event on a topic, from the `first` to the `last`."""
 
-    first: int
-    joined: int  # how often the topic had been joined when the last message came
+    first: int = 0
+    joined: int = 0  # how often the topic had been joined when the last message came
     count: int = 0
     last: int = 0
     key: str | None = None  # the counter's name, None until it is found; `numbers` are those that may be it

@@ -75,10 +75,10 @@ class Diagnosis:
                     diagnosis.untold += ("counters, duplicates and what was asked again, as payloads are redacted",)
             elif isinstance(entry, Missing):
                 diagnosis.missing += entry.records or 0
-                gatherer.missed()
+                gatherer.is_torn = True
             elif isinstance(entry, Damage) and not entry.last:
                 diagnosis.unread += 1
-                gatherer.missed()
+                gatherer.is_torn = True
         facts = gatherer.finish()
         diagnosis.findings = merged((finding for _, function in TABLE for finding in function(facts)), "{} alike")
         diagnosis.noise, diagnosis.records, diagnosis.connections = +facts.noise, facts.records, len(facts.connections)
