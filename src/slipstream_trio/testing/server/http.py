@@ -39,12 +39,10 @@ _JSON: Final = ("content-type", "application/json; charset=utf-8")
 
 
 class Exchange:
-    """The requests on one stream, each with its response; the last may open a WebSocket.
-
-    `scope` is cancelled when the client hangs up before the answer of `Mount.connect`, and when the server is killed.
-    """
+    """The requests on one stream, each with its response; the last may open a WebSocket."""
 
     def __init__(self, server: "PhoenixServer", stream: trio.abc.Stream) -> None:
+        # Cancelled when the client hangs up before the answer of `Mount.connect`, and when the server is killed.
         self.scope: trio.CancelScope = trio.CancelScope()
         self._server = server
         self._stream = stream
@@ -69,16 +67,14 @@ class Exchange:
 
     async def _read_request(self) -> tuple[bytes, Request] | None:
         """Return the client's request and its method, or None if it left, or took too long, before a whole one."""
-        received: h11.Event | None = None
         with trio.move_on_after(60):  # for its answer it waits as long as it likes
-            received = await self._next_event()
-        if not isinstance(received, h11.Request):
-            return None
-        path, _, query = received.target.decode("latin-1").partition("?")
-        headers = tuple((name.decode("latin-1"), value.decode("latin-1")) for name, value in received.headers)
-        scheme = "https" if isinstance(self._stream, trio.SSLStream) else "http"
-        uri = f"{scheme}://{dict(headers).get('host')}{path}{'?' if query else ''}{query}"
-        return received.method, Request(path, uri, parse_query(query), headers)
+            if isinstance(received := await self._next_event(), h11.Request):
+                path, _, query = received.target.decode("latin-1").partition("?")
+                headers = tuple((name.decode("latin-1"), value.decode("latin-1")) for name, value in received.headers)
+                scheme = "https" if isinstance(self._stream, trio.SSLStream) else "http"
+                uri = f"{scheme}://{dict(headers).get('host')}{path}{'?' if query else ''}{query}"
+                return received.method, Request(path, uri, parse_query(query), headers)
+        return None
 
     async def _read_body(self) -> bytes:
         """Return the body of a request; raises `Refuse` where it is too large."""
@@ -315,5 +311,4 @@ def _check_upgrade(method: bytes, request: Request) -> None:
 
 
 def _list(request: Request, name: str) -> list[str]:
-    values = [value for key, value in request.headers if key == name]
-    return [item.strip() for value in values for item in value.split(",") if item.strip()]
+    return [item.strip() for key, value in request.headers if key == name for item in value.split(",") if item.strip()]
