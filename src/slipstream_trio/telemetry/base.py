@@ -137,28 +137,6 @@ class SpanStart(Record):
 S = TypeVar("S", bound=SpanStart)
 
 
-class _Ended(Record, Generic[S]):
-    """What the ends of spans have in common."""
-
-    __slots__ = ()
-    _measured = ("duration", "monotonic_time")
-    start: S
-    monotonic_time: int
-
-    @property
-    def span_id(self) -> str:
-        """The span's id."""
-        return self.start.span_id
-
-    @property
-    def duration(self) -> int:
-        """How long the span took, in nanoseconds."""
-        return self.monotonic_time - self.start.monotonic_time
-
-    def _described(self) -> dict[str, Any]:
-        return {**self.start.metadata, **super()._described()}
-
-
 # The fields that records of a kind share come first, in this order.
 
 
@@ -182,7 +160,34 @@ class Start(SpanStart):
 
 
 @frozen(eq=False, repr=False)
-class End(_Ended[S]):
+class EndOfConnection(Record, Generic[S]):
+    """The end of a span, which has the ids of its start: a connection's."""
+
+    _measured = ("duration", "monotonic_time")
+    start: S
+    monotonic_time: int
+
+    @property
+    def origin(self) -> Origin:  # type: ignore[override]
+        """The ids."""
+        return self.start.origin
+
+    @property
+    def span_id(self) -> str:
+        """The span's id."""
+        return self.start.span_id
+
+    @property
+    def duration(self) -> int:
+        """How long the span took, in nanoseconds."""
+        return self.monotonic_time - self.start.monotonic_time
+
+    def _described(self) -> dict[str, Any]:
+        return {**self.start.metadata, **super()._described()}
+
+
+@frozen(eq=False, repr=False)
+class End(EndOfConnection[S]):
     """The end of a span of the client, which has ids of its own: the span may outlive its connection."""
 
     start: S
@@ -208,16 +213,3 @@ class SpanException(End[SpanStart]):
     def name(self) -> EventName:  # type: ignore[override] # of any span
         """The span's name and "exception"."""
         return (*self.start.name[:-1], "exception")
-
-
-@frozen(eq=False, repr=False)
-class EndOfConnection(_Ended[S]):
-    """The end of a span of a connection, which has the ids of its start."""
-
-    start: S
-    monotonic_time: int
-
-    @property
-    def origin(self) -> Origin:  # type: ignore[override]
-        """The ids."""
-        return self.start.origin

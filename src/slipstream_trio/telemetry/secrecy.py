@@ -120,19 +120,17 @@ def _character(character: str) -> str:
     url = "".join(f"%(?:25){{0,2}}{byte:02x}" for byte in character.encode(errors="surrogatepass"))
     units = character.encode("utf-16-be", "surrogatepass")
     code = r"\\{0,7}".join(f"u{units[at : at + 2].hex()}" for at in range(0, len(units), 2))
-    names = "" if is_plain else "".join(f"|{name}" for name in _named(character))
+    names = ""
+    if not is_plain:
+        from html.entities import html5  # a large table, of which few programs ever need anything
+
+        names = "".join(f"|{name}" for name, its in html5.items() if its == character and name.endswith(";"))
     page = f"&(?:amp;){{0,2}}(?:#0{{0,6}}{ord(character)};|#x0{{0,6}}{ord(character):x};{names})"
     space = r"|\+|%(?:25){0,2}2b" if character == " " else ""
     escaped = rf"(?i:{page}|{url}|\\{{1,7}}{code}{space})"
     return (
         rf"(?:{character}|{escaped})" if is_plain else rf"(?:\\{{0,7}}(?:{escaped}|(?i:{code})|{re.escape(character)}))"
     )
-
-
-def _named(character: str) -> Iterator[str]:
-    from html.entities import html5  # a large table, of which few programs ever need anything
-
-    return (name for name, value in html5.items() if value == character and name.endswith(";"))
 
 
 def _in_base64(data: bytes) -> set[str]:
