@@ -2,19 +2,19 @@
 
 import pytest
 
-from slipstream_trio.integrations.measures import OTHER, Capped
+from slipstream_trio.integrations.measures import OTHER, capped
 from slipstream_trio.trace.export_spans import topic_pattern
 
 
 def test_what_is_too_many_is_other_and_stays_so() -> None:
-    capped = Capped(limit=2)
-    assert [capped(value) for value in ("a", "b", "c", "a", "d", "b")] == ["a", "b", OTHER, "a", OTHER, "b"]
+    label_of = capped(2)
+    assert [label_of(value) for value in ("a", "b", "c", "a", "d", "b")] == ["a", "b", OTHER, "a", OTHER, "b"]
 
 
 def test_values_are_mapped_before_they_are_counted() -> None:
-    capped = Capped(topic_pattern, limit=1)
-    assert [capped(f"room:{number}") for number in range(5)] == ["room:*"] * 5
-    assert capped("lobby") == OTHER
+    label_of = capped(1, topic_pattern)
+    assert [label_of(f"room:{number}") for number in range(5)] == ["room:*"] * 5
+    assert label_of("lobby") == OTHER
 
 
 @pytest.mark.parametrize(

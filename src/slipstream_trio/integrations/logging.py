@@ -12,7 +12,7 @@ from functools import cache
 from itertools import islice
 from typing import Any, Final
 
-from ..telemetry import EventName, HandlerFailed, HandleStop, Record, Telemetry, default_telemetry
+from ..telemetry import ConnectStart, EventName, HandlerFailed, HandleStop, Record, Telemetry, default_telemetry
 from ..telemetry.secrecy import MASK, SECRETS, is_secret
 from ..trace.export_spans import FAILURES, GOOD_ENDS, PLAIN
 from .attachment import Attachment
@@ -20,8 +20,6 @@ from .attachment import Attachment
 __all__ = ["attach", "level_of"]
 
 HANDLER: Final = "slipstream_trio.integrations.logging"
-CONNECTION: Final = ("slipstream", "connection", "connect")
-CLIENT: Final = ("slipstream", "client")
 
 _WARNINGS: Final = ("gap", "overflow", "reconnect_scheduled", "rejoin_scheduled", "stalled")
 LEVELS: Final[Mapping[EventName, int]] = {
@@ -105,15 +103,15 @@ def attach(
             text += "".join(f" {key}={value}" for key, value in extra["payload"].items())
         logger.log(chosen, "%s", text, extra=extra)
 
-    events: list[EventName | type] = [CONNECTION, CLIENT, HandlerFailed, *([HandleStop.name[:-1]] if handles else [])]
-    telemetry.attach_many(HANDLER, events, log, prefix=True)
+    events: list[EventName | type] = [ConnectStart.name[:-1], ("slipstream", "client"), HandlerFailed]
+    telemetry.attach_many(HANDLER, events + [HandleStop.name[:-1]] * handles, log, prefix=True)
     return Attachment(lambda: telemetry.detach(HANDLER))
 
 
 def _extra(record: Record) -> dict[str, Any]:
     extra: dict[str, Any] = {"telemetry_event": " ".join(record.name)}
     message: Any = record.delivered if isinstance(record, HandleStop) else None
-    if isinstance(record, HandleStop) and message is not None:  # to make its metadata would take longer than all else
+    if message is not None:  # to make its metadata would take longer than all else
         extra.update({name: getattr(record, name) for name in IDS})
     else:
         metadata = record.metadata
@@ -122,8 +120,7 @@ def _extra(record: Record) -> dict[str, Any]:
     for key in ("topic", "event", "ref"):
         if isinstance(value := getattr(message, key, None), str):
             extra[FIELDS[key]] = value
-    duration = record.measurements.get("duration")
-    if duration is not None:
+    if (duration := record.measurements.get("duration")) is not None:
         extra["duration_ms"] = duration / 1e6
     return extra
 

@@ -63,38 +63,34 @@ def attach_measures(
     handler_id: str, telemetry: Telemetry, child: Child, *, pattern: TopicPattern, limit: int, messages: bool
 ) -> Attachment:
     """Measure a bus, with `messages` handled inputs too; raises `ValueError` if it is attached already."""
-    measures = _Measures(cache(child), Capped(pattern, limit), Capped(limit=limit), Capped(limit=REASONS))
+    measures = _Measures(cache(child), capped(limit, pattern), capped(limit), capped(REASONS))
     telemetry.attach_many(handler_id, [*LASTING, *([records.HandleStop] if messages else [])], measures.handle)
     return Attachment(lambda: telemetry.detach(handler_id))
 
 
-@frozen(eq=False)
-class Capped:
-    """A function from values to labels that gives `limit` different labels at most; later ones are "other"."""
+def capped(limit: int, function: Callable[[str], str] = str) -> Callable[[str], str]:
+    """Return a function from values to labels that gives `limit` different ones at most; later ones are "other"."""
+    seen, lock = set[str](), threading.Lock()
 
-    _function: Callable[[str], str] | None = None
-    _limit: int = 100
-    _seen: set[str] = field(factory=set, init=False)
-    _lock: threading.Lock = field(factory=threading.Lock, init=False)
-
-    def __call__(self, value: str) -> str:
-        """Return the label of a value."""
-        label = value if self._function is None else self._function(value)
-        if label in self._seen:
+    def label_of(value: str) -> str:
+        label = function(value)
+        if label in seen:
             return label
-        with self._lock:
-            if len(self._seen) >= self._limit and label not in self._seen:
+        with lock:
+            if label not in seen and len(seen) >= limit:
                 return OTHER
-            self._seen.add(label)
+            seen.add(label)
         return label
+
+    return label_of
 
 
 @frozen(eq=False)
 class _Measures:
     _child: Child
-    _topic: Capped
-    _event: Capped
-    _reason: Capped
+    _topic: TopicPattern
+    _event: TopicPattern
+    _reason: TopicPattern
     _open: dict[str, bool] = field(factory=dict, init=False)  # by the ids of connections that have begun
 
     def handle(self, record: records.Record) -> None:  # noqa: C901, PLR0912 - a case for each record

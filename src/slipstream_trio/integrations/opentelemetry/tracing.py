@@ -108,8 +108,6 @@ class _Tracing:
     _callers: dict[str, trace.SpanContext] = Factory(dict)
     _callbacks: dict[str, tuple[trace.Span, Any]] = Factory(dict)
 
-    # Dispatch
-
     def handle(self, record: Any) -> None:
         """Take in any record but those of handles."""
         connection = self._connections.get(record.origin, UNKNOWN)
@@ -170,15 +168,16 @@ class _Tracing:
     # The connection
 
     def _connection_started(self, record: records.ConnectStart) -> None:
-        state = record.state
-        description = describe(record, self._pattern)
-        given = None if state.trace_parent is None else _of_trace_parent(state.trace_parent)
-        here = _current()
-        links = () if given is not None and here == given else _links_to(here)
+        state, given, here = record.state, None, _current()
+        if state.trace_parent is not None:  # W3C's traceparent
+            _, trace_id, span_id, trace_flags = state.trace_parent.split("-")
+            given = _of_ids(trace_id, span_id, int(trace_flags, 16))
+            if here is not None and (here.trace_id, here.span_id) == (given.trace_id, given.span_id):
+                given, here = here, None  # it is the parent, and needs no link
 
         def start(parent: trace.SpanContext | None) -> trace.Span:
             with handing_over(state.trace_id, state.connection_id):
-                return self._start(_under(parent), description, record.system_time, links)
+                return self._start(_under(parent), describe(record, self._pattern), record.system_time, _links_to(here))
 
         span = start(given)
         context = span.get_span_context()
@@ -219,8 +218,6 @@ class _Tracing:
         name, kind, attributes = description.name, trace.SpanKind[description.kind.upper()], description.attributes
         return self._tracer.start_span(name, parent, kind, attributes, links, start_time)
 
-    # Callbacks
-
     def _callback_started(self, record: records.ClientCallbackStart, connection: _Connection) -> None:
         if (context := connection.context) is None:
             return
@@ -260,13 +257,6 @@ def _current() -> trace.SpanContext | None:
 def _of_ids(trace_id: str, span_id: str, flags: int, state: trace.TraceState | None = None) -> trace.SpanContext:
     ids = int(trace_id, 16), int(span_id, 16)
     return trace.SpanContext(*ids, is_remote=True, trace_flags=trace.TraceFlags(flags), trace_state=state)
-
-
-def _of_trace_parent(trace_parent: str) -> trace.SpanContext:
-    """Return the context of a W3C traceparent: that of the current span, if it is the same."""
-    _, trace_id, span_id, flags = trace_parent.split("-")
-    given, here = _of_ids(trace_id, span_id, int(flags, 16)), _current()
-    return here if here is not None and (here.trace_id, here.span_id) == (given.trace_id, given.span_id) else given
 
 
 def _under(context: trace.SpanContext | None) -> Context:
