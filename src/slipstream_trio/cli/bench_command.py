@@ -78,18 +78,18 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(options: Namespace) -> int:
     output = Output.of(sys.stdout, live=True)
-    asked: dict[str, Callable[[Result], str]] = {"json": Result.to_json, "html": page}
+    forms: dict[str, Callable[[Result], str]] = {"json": Result.to_json, "html": page}
     with ExitStack() as files:  # opened before anything is measured
         opened = {
             name: files.enter_context(output_file(path, force=options.force))
-            for name in asked
+            for name in forms
             if (path := getattr(options, name)) is not None
         }
         result = _result(options, output)
         for line in result.summary():
             output.say(line)
         for name, file in opened.items():
-            file.write(asked[name](result))
+            file.write(forms[name](result))
     # Pushes fail more often than connects and joins, for want of a channel.
     causes = sorted(result.errors, key=lambda kind: (kind.startswith("push: "), -result.errors[kind]))
     why = "".join(f" ({cause})" for cause in causes[:1])
@@ -119,42 +119,36 @@ def _result(options: Namespace, output: Output) -> Result:
     return result
 
 
-def _plans(run: Run, options: Namespace) -> list[dict[str, Any]]:
-    """Return the plan of each process: every so many of the connections and of the pushes are its own."""
-    plan = {name: getattr(options, name) for name in SHARED}
-    plan["connect"] = {**run.asked, "push_timeout": options.timeout}
-    plan["topics"] = options.topic or ["echo:{connection}"]
-    plan["processes"] = min(options.processes, options.connections)
-    return [{**plan, "process": number} for number in range(plan["processes"])]
-
-
 async def _load(run: Run, options: Namespace, output: Output, result: Result) -> Result:
     """Let processes make the load, and show what they tell; returns the result."""
     # This refuses a port where nothing listens; the processes connect.
     with suppress(errors.ConnectionRejected):  # which may pass: the load goes on trying
         async with run.connect(reconnect=None):
             pass
-    plans, table, stop = _plans(run, options), _Table(output, result), trio.Event()
+    # Every so many of the connections and of the pushes are those of a process.
+    plan: dict[str, Any] = {name: getattr(options, name) for name in SHARED}
+    plan["connect"] = {**run.asked, "push_timeout": options.timeout}
+    plan["topics"] = options.topic or ["echo:{connection}"]
+    plan["processes"] = min(options.processes, options.connections)
+    table, stop = _Table(output, result), trio.Event()
     about = {"url": (run.url or "").partition("?")[0], "began": datetime.now(UTC).isoformat(timespec="seconds")}
     asked = {name: getattr(options, name) for name in ("connections", "ramp", "rate", "duration", "processes", "event")}
-    result.plans.append({**about, **asked, "topics": plans[0]["topics"]})
+    result.plans.append({**about, **asked, "topics": plan["topics"]})
     statuses: set[int] = set()
 
     def tell(part: bytes) -> None:
         result.add(part)
         table.show()
 
-    async def work(plan: dict[str, Any]) -> None:
-        if status := await _process(plan, stop, run.guarded(tell)):
+    async def work(number: int) -> None:
+        if status := await _process({**plan, "process": number}, stop, run.guarded(tell)):
             statuses.add(status)
             stop.set()
 
-    async with trio.open_nursery() as interrupts:
-        interrupts.start_soon(at_signal, signal.SIGINT, stop.set)
-        async with trio.open_nursery() as processes:
-            for plan in plans:
-                processes.start_soon(work, plan)
-        interrupts.cancel_scope.cancel()
+    trio.lowlevel.spawn_system_task(at_signal, signal.SIGINT, stop.set)
+    async with trio.open_nursery() as processes:
+        for number in range(plan["processes"]):
+            processes.start_soon(work, number)
     table.show(last=True)
     errors_told, result.errors = result.errors, Counter()
     for kind, times in errors_told.items():  # what the server said is among them
@@ -172,7 +166,12 @@ async def _process(plan: dict[str, Any], stop: trio.Event, tell: Callable[[bytes
             partial(trio.run_process, command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, check=False)
         )
         await process.stdin.send_all(f"{json.dumps(plan)}\n".encode())
-        nursery.start_soon(_close_at, stop, process.stdin)
+
+        async def close_at_stop() -> None:
+            await stop.wait()
+            await process.stdin.aclose()
+
+        nursery.start_soon(close_at_stop)
         rest = b""
         async for chunk in process.stdout:
             *lines, rest = (rest + chunk).split(b"\n")
@@ -181,11 +180,6 @@ async def _process(plan: dict[str, Any], stop: trio.Event, tell: Callable[[bytes
         status: int = await process.wait()
         nursery.cancel_scope.cancel()
     return status
-
-
-async def _close_at(stop: trio.Event, stream: trio.abc.AsyncResource) -> None:
-    await stop.wait()
-    await stream.aclose()
 
 
 class _Table:

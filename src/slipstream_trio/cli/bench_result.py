@@ -6,7 +6,7 @@ Their page has a plot of the latencies, and needs nothing else.
 import json
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from html import escape
 from typing import Any, Final
 
@@ -112,30 +112,28 @@ pre { background: #f4f4f4; padding: 1rem; overflow: auto }
   body { background: #1b1b1b; color: #ddd } svg, pre { background: #252525 } text { fill: #aaa } }
 """
 
-Lines = dict[str, Sequence[tuple[float, float]]]  # by name, the points of each: a time and a latency, in seconds
-
 
 def page(result: Result) -> str:
-    seconds = sorted(result.seconds.items())
-    times = [(at - seconds[0][0], quantiles(second.latencies)) for at, second in seconds]
-    by_time: Lines = {
-        name: [(at, value) for at, its in times if (value := its[name]) is not None] for name in ("p50", "p99", "max")
-    }
     plans = "\n".join(", ".join(f"{name} {value}" for name, value in plan.items()) for plan in result.plans)
     summary = "\n".join(result.summary())
     return (
         f"<!doctype html><html lang=en><meta charset=utf-8><title>slipstream bench</title><style>{STYLE}</style>"
         f"<h1>Load test</h1><p>{escape(plans)}</p><pre>{escape(summary)}</pre>"
-        f"<h2>Latency of pushes, by second</h2>{_plot(by_time)}</html>\n"
+        f"<h2>Latency of pushes, by second</h2>{_plot(result)}</html>\n"
     )
 
 
-def _plot(lines: Lines) -> str:
-    """Return a plot of lines as SVG; the axis of the latencies is logarithmic."""
-    curves = {name: [(x, math.log10(max(y, 1e-6))) for x, y in line] for name, line in lines.items() if line}
-    if not curves:
-        return "<p>nothing to show</p>"
+def _plot(result: Result) -> str:
+    """Return a plot of the latencies by second as SVG; their axis is logarithmic."""
+    seconds = sorted(result.seconds.items())
+    times = [(at - seconds[0][0], quantiles(second.latencies)) for at, second in seconds]
+    curves = {
+        name: [(at, math.log10(max(value, 1e-6))) for at, its in times if (value := its[name]) is not None]
+        for name in ("p50", "p99", "max")
+    }
     points = [point for curve in curves.values() for point in curve]
+    if not points:
+        return "<p>nothing to show</p>"
     right, low = max(1e-9, *(x for x, _ in points)), math.floor(min(y for _, y in points))
     high = max(math.ceil(max(y for _, y in points)), low + 1)
 

@@ -18,8 +18,7 @@ from ..errors import RecordingError
 from ..errors.base import did_you_mean
 from .status import FAILED, INTERRUPTED, USAGE, CommandFailed, UsageError, give_up_output, print_anywhere
 
-DESCRIPTION: Final = """\
-See what happens on the connections of Phoenix Channels, from the terminal."""
+DESCRIPTION: Final = "See what happens on the connections of Phoenix Channels, from the terminal."
 
 EPILOG: Final = """\
 examples:
@@ -46,12 +45,11 @@ COMMANDS: Final[Mapping[str, str]] = {
     "bench": "a load test for a server: latencies free of coordinated omission",
     "trace": "look into recordings of connections",
 }
-"""The commands, each of which is a module `<name>_command`: imported where it is named, as `--help` has to be quick."""
+"""The commands, each of which is a module `<name>_command`: imported where it is named, as `--help` has to be quick.
 
-Command = ModuleType
-"""A module whose docstring is the help, and which has maybe `NEEDS` (modules of extras) and `ENOUGH` (the exit status
-where the output is closed), `add_arguments(parser)`, and `run(options)`, which returns the exit status; or, of a group,
-`GROUP`: the commands in it."""
+The docstring is the help. The module has `add_arguments(parser)`, `run(options)`, which returns the exit status, and
+maybe `NEEDS` (modules of extras) and `ENOUGH` (the exit status where the output is closed); of a group, `GROUP`: the
+commands in it."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -128,7 +126,7 @@ def _add_commands(parser: Parser, commands: Mapping[str, str], module: str, word
                 command.add_arguments(inner)
 
 
-def _run(command: Command, options: Namespace) -> int:
+def _run(command: ModuleType, options: Namespace) -> int:
     if any(find_spec(module) is None for module in getattr(command, "NEEDS", ())):
         return _say(MISSING, USAGE)
     try:

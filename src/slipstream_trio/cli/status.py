@@ -7,13 +7,8 @@ from argparse import ArgumentTypeError
 from io import TextIOWrapper
 from typing import Final
 
-OK: Final = 0
-FAILED: Final = 1
-USAGE: Final = 2
-UNREACHABLE: Final = 3
-TIMEOUT: Final = 4
-INTERRUPTED: Final = 130
-TERMINATED: Final = 143  # 128 and the number of the signal, as shells have it
+OK, FAILED, USAGE, UNREACHABLE, TIMEOUT = range(5)
+INTERRUPTED, TERMINATED = 130, 143  # 128 and the number of the signal, as shells have it
 
 PLAINER: Final = "slipstream_trio.cli"  # the name of the error handler that writes in ASCII what an encoding lacks
 _ASCII: Final = str.maketrans({"→": ">", "←": "<", "·": "-", "µ": "u", "…": "~"})

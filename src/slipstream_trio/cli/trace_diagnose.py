@@ -85,8 +85,10 @@ def _one(source: Source, progress: Callable[[Progress], object] | None = None) -
 
 def _print(output: Output, whole: Diagnosis) -> None:
     for number, finding in enumerate(whole.findings, 1):
-        for line, style in _lines(number, finding):
-            output.print(printable(line), *style)
+        head = f"{number}. {finding.cause.replace('_', ' ')}  [{finding.gravity}; blame: {finding.blame}]"
+        output.print(printable(head), BOLD, STYLES[finding.gravity])
+        for line in _lines(finding):
+            output.print(printable(line))
         output.print()
     read = f"{many(whole.records, 'record')} of {many(whole.connections, 'connection')}"
     if not whole.findings:
@@ -100,28 +102,22 @@ def _print(output: Output, whole: Diagnosis) -> None:
             output.print(line, FAINT)
 
 
-def _lines(number: int, finding: Finding) -> Iterator[tuple[str, Sequence[int]]]:
-    head = f"{number}. {finding.cause.replace('_', ' ')}  [{finding.gravity}; blame: {finding.blame}]"
-    yield head, (BOLD, STYLES[finding.gravity])
+def _lines(finding: Finding) -> Iterator[str]:
     where = [f"{name} {its}" for name, its in (("topic", finding.topic), ("event", finding.event)) if its]
     first = f"{datetime.fromtimestamp(finding.times[0] / 1e9, UTC):%Y-%m-%d %H:%M:%S}" if finding.times else "?"
     last = f"{datetime.fromtimestamp(finding.until / 1e9, UTC):%H:%M:%S}"
-    yield from _item("", f"{finding.mechanism[0].upper()}{finding.mechanism[1:]}.")
-    yield from _item("when", f"{first} to {last} UTC, {often(finding.count)}")
-    if where:
-        yield from _item("where", ", ".join(where))
-    for text in finding.evidence:
-        yield from _item("" if text.startswith("  ") else "fact", text)
-    if finding.lines:
-        by_path = groupby(finding.lines, key=itemgetter(0))
-        places = (f"{path}:{', '.join(str(line) for _, line in lines)}" for path, lines in by_path)
-        yield from _item("lines", "; ".join(places))
-    yield from _item("do", f"{finding.advice[0].upper()}{finding.advice[1:]}.")
+    by_path = groupby(finding.lines, key=itemgetter(0))
+    items = (
+        ("", f"{finding.mechanism[0].upper()}{finding.mechanism[1:]}."),
+        ("when", f"{first} to {last} UTC, {often(finding.count)}"),
+        ("where", ", ".join(where)),
+        *(("" if text.startswith("  ") else "fact", text) for text in finding.evidence),
+        ("lines", "; ".join(f"{path}:{', '.join(str(line) for _, line in lines)}" for path, lines in by_path)),
+        ("do", f"{finding.advice[0].upper()}{finding.advice[1:]}."),
+    )
+    for name, text in items:  # one without a text has no lines
+        indent = " " * (len(text) - len(text.lstrip()))
+        for number, line in enumerate(wrap(text.strip(), WIDTH - 10 - len(indent), break_on_hyphens=False)):
+            yield f"   {name if number == 0 else '':7}{indent}{line}"
     if finding.command:
-        yield f"   more   {finding.command}", ()
-
-
-def _item(name: str, text: str) -> Iterator[tuple[str, Sequence[int]]]:
-    indent = " " * (len(text) - len(text.lstrip()))
-    for number, line in enumerate(wrap(text.strip(), WIDTH - 10 - len(indent), break_on_hyphens=False)):
-        yield f"   {name if number == 0 else '':7}{indent}{line}", ()
+        yield f"   more   {finding.command}"

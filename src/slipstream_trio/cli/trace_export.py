@@ -38,7 +38,7 @@ from .output import add_force, output_file, writing
 from .reading import Notices, ProgressBar, add_paths, rarely_collected
 from .status import FAILED, OK, USAGE, CommandFailed, UsageError, pair
 
-TARGETS: Final = ("perfetto", "otlp", "parquet")
+TARGETS: Final = {"perfetto": "events", "otlp": "spans", "parquet": "rows"}  # and what each is told
 GOES_WITH: Final[Mapping[str, tuple[str, ...]]] = {
     "output": ("perfetto", "parquet"),
     "force": ("perfetto",),
@@ -76,8 +76,7 @@ def run(options: Namespace) -> int:
     except ExportError as error:
         # An export whose package is not installed has been asked for in vain, like a command without its extra.
         raise CommandFailed(str(error), USAGE if isinstance(error.__context__, ImportError) else FAILED) from error
-    what = {"perfetto": "events", "parquet": "rows"}.get(options.to, "spans")
-    print(f"{count:,} {what}", file=sys.stderr)
+    print(f"{count:,} {TARGETS[options.to]}", file=sys.stderr)
     return OK
 
 

@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from ..protocol import Message
-from ..trace import Absent, Damage, Header, Missing, Recorded, Replayer, ReplayStep, differences, files_of
+from ..trace import Absent, Damage, Header, Missing, Progress, Recorded, Replayer, ReplayStep, differences, files_of
 from ..trace.read import WallClock, read_files
 from ..trace.schema import SCHEMA
 from ..trace.text import brief, duration, many, printable
@@ -54,15 +54,14 @@ def run(options: Namespace) -> int:
 
 
 def _replayed(
-    paths: list[Path], connection: str | None = None, bar: ProgressBar | None = None, schemas: set[str] | None = None
+    paths: list[Path], connection: str | None, schemas: set[str], progress: Callable[[Progress], object] | None = None
 ) -> Steps:
     """Give the steps of recordings, and the file of each; versions of the schema that are read go to `schemas`."""
     replayer = Replayer()
     recording, part = None, 0
-    for path, entry in read_files(paths, progress=None if bar is None else bar.show):
+    for path, entry in read_files(paths, progress=progress):
         if isinstance(entry, Header):
-            if schemas is not None:
-                schemas.add(entry.schema)
+            schemas.add(entry.schema)
             if entry.recording != recording:
                 replayer = Replayer(payloads_hidden="payloads" in entry.redacted)
             elif entry.part != part + 1:
@@ -81,7 +80,7 @@ def _replay(paths: list[Path], connection: str | None) -> int:
     schemas: set[str] = set()
     steps = 0
     with ProgressBar() as bar:
-        for steps, (path, step) in enumerate(_replayed(paths, connection, bar, schemas), 1):
+        for steps, (path, step) in enumerate(_replayed(paths, connection, schemas, bar.show), 1):
             connections.add(step.record.connection_id)
             if step.divergences:
                 bar.clear()
@@ -137,7 +136,7 @@ class Tape:
 
 def _step_through(paths: list[Path], connection: str | None) -> int:
     """Let the user go through a replay; returns the exit status: whether a step that was seen diverges."""
-    tape = Tape(lambda: _replayed(paths, connection))
+    tape = Tape(lambda: _replayed(paths, connection, set()))
     if not tape.move(1):
         raise UsageError(NOTHING)
     print(KEYS)

@@ -54,12 +54,11 @@ def run(options: Namespace) -> int:
         summary = {"files": [*map(str, paths)], "records": checker.records, "connections": checker.connections}
         rest = {"missing": checker.missing, "faults": faults, "notes": found - faults, "sound": not faults}
         print(json.dumps({**summary, **rest}))
-        return FAILED if faults else OK
-    causes.sum_up()
-    verdict = many(faults, "fault") if faults else "sound"
-    missing = f", {checker.missing:,} missing" if checker.missing else ""
-    read = f"{many(checker.records, 'record')} of {many(checker.connections, 'connection')}"
-    print(f"{read}{missing}: {verdict}")
+    else:
+        causes.sum_up()
+        missing = f", {checker.missing:,} missing" if checker.missing else ""
+        read = f"{many(checker.records, 'record')} of {many(checker.connections, 'connection')}{missing}"
+        print(f"{read}: {many(faults, 'fault') if faults else 'sound'}")
     return FAILED if faults else OK
 
 
