@@ -55,7 +55,7 @@ def run(options: Namespace) -> int:
 async def _lines(run: Run) -> int:
     """Take requests from lines of JSON, and answer them."""
     show = run.printer(sys.stdout, as_lines=True)
-    async with opened(run, run.connect(buffer=1), show) as console, trio.open_nursery() as answers:
+    async with opened(run, show, buffer=1) as console, trio.open_nursery() as answers:
         number = 0
         async for text in _stdin():
             await show.has_room()  # or else answers might not fit

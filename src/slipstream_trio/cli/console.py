@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -185,9 +185,7 @@ class Console:
 
 
 @asynccontextmanager
-async def opened(
-    run: Run, connecting: AbstractAsyncContextManager[Socket], show: Callable[[Item], object]
-) -> AsyncIterator[Console]:
+async def opened(run: Run, show: Callable[[Item], object], **options: Any) -> AsyncIterator[Console]:
     """Connect for the time of a block, and show what comes; in the end topics are left, so that nothing is missed."""
     seen: dict[str, set[str]] = {}
 
@@ -197,7 +195,7 @@ async def opened(
         show(item)
 
     feed(run.telemetry, came)
-    async with connecting as socket:
+    async with run.connect(**options) as socket:
         console = Console(socket, show, run.explain, seen)
         yield console
         async with trio.open_nursery() as nursery:

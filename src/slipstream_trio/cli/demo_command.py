@@ -172,14 +172,12 @@ class Demo:
 
     async def _follow(self, steps: Iterable[Step], pace: float, lasting: float = 0.0, **more: Any) -> None:
         """Connect, follow steps, and listen."""
-        run = self._run
-        connecting = run.connect(push_timeout=PUSH_TIMEOUT, **more)
-        async with opened(run, connecting, lambda _: None) as console:
+        async with opened(self._run, lambda _: None, push_timeout=PUSH_TIMEOUT, **more) as console:
             for title, text, request, expected in steps:
                 await trio.sleep(pace)
                 self._step(f"{title}: {text}")
                 answer = await console.do(request)
-                self._say(f"# - {'  '.join([answer['type'], *words_of(answer, run.secrets)])}", ONCE)
+                self._say(f"# - {'  '.join([answer['type'], *words_of(answer, self._run.secrets)])}", ONCE)
                 if not {answer["type"], answer.get("status"), answer.get("error")} & {*expected}:
                     if answer["type"] == "refused":
                         raise CommandFailed(str(JoinError(answer["topic"], answer["response"])))

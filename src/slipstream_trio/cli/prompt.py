@@ -34,7 +34,7 @@ async def converse(run: Run) -> int:
         with patch_stdout(raw=True):
             line_of = Lines(sys.stdout, run.secrets)
             show: Callable[[Item], None] = run.guarded(lambda item: print(line_of(item), flush=True))
-            async with opened(run, run.connect(buffer=1), show) as console, trio.open_nursery() as answers:
+            async with opened(run, show, buffer=1) as console, trio.open_nursery() as answers:
                 session = _session(console)
                 while (text := await _ask(session, loop)) is not None and (first := text.partition(" ")[0]) not in QUIT:
                     if text == INTERRUPT:

@@ -59,11 +59,28 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(options: Namespace) -> int:
     whole = Diagnosis.together(_diagnosed(sources(options.paths), options.jobs))
+    status = FAILED if whole.findings else OK
     if options.json:
         print(json.dumps(whole.as_dict(), indent=2))
+        return status
+    output = Output.of(sys.stdout)
+    for number, finding in enumerate(whole.findings, 1):
+        head = f"{number}. {finding.cause.replace('_', ' ')}  [{finding.gravity}; blame: {finding.blame}]"
+        output.print(printable(head), BOLD, STYLES[finding.gravity])
+        for line in _lines(finding):
+            output.print(printable(line))
+        output.print()
+    read = f"{many(whole.records, 'record')} of {many(whole.connections, 'connection')}"
+    if whole.findings:
+        output.print(f"{read}: {many(len(whole.findings), 'finding')}")
     else:
-        _print(Output.of(sys.stdout), whole)
-    return FAILED if whole.findings else OK
+        output.print(f"{read}: nothing wrong was found. Looked for:", BOLD)
+        for checked in CHECKED:
+            output.print(f"  {checked}")
+    for text in whole.remarks():
+        for line in wrap(printable(text), WIDTH, subsequent_indent="  "):
+            output.print(line, FAINT)
+    return status
 
 
 def _diagnosed(recordings: Sequence[Source], jobs: int) -> Iterator[Diagnosis]:
@@ -81,25 +98,6 @@ def _diagnosed(recordings: Sequence[Source], jobs: int) -> Iterator[Diagnosis]:
 def _one(source: Source, progress: Callable[[Progress], object] | None = None) -> Diagnosis:
     entries = ((str(path), entry) for path, entry in read_files(source.paths, progress=progress))
     return Diagnosis.of(str(source.paths[-1]), entries)
-
-
-def _print(output: Output, whole: Diagnosis) -> None:
-    for number, finding in enumerate(whole.findings, 1):
-        head = f"{number}. {finding.cause.replace('_', ' ')}  [{finding.gravity}; blame: {finding.blame}]"
-        output.print(printable(head), BOLD, STYLES[finding.gravity])
-        for line in _lines(finding):
-            output.print(printable(line))
-        output.print()
-    read = f"{many(whole.records, 'record')} of {many(whole.connections, 'connection')}"
-    if not whole.findings:
-        output.print(f"{read}: nothing wrong was found. Looked for:", BOLD)
-        for checked in CHECKED:
-            output.print(f"  {checked}")
-    else:
-        output.print(f"{read}: {many(len(whole.findings), 'finding')}")
-    for text in whole.remarks():
-        for line in wrap(printable(text), WIDTH, subsequent_indent="  "):
-            output.print(line, FAINT)
 
 
 def _lines(finding: Finding) -> Iterator[str]:

@@ -14,7 +14,6 @@ examples:
 import json
 import sys
 from argparse import ArgumentParser, Namespace
-from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import partial
 
@@ -36,18 +35,12 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(options: Namespace) -> int:
-    statistics = Statistics(merge_topics=options.merge_topics)
-    notices = Notices()
+    summary, notices = Statistics(merge_topics=options.merge_topics), Notices()
     for glance in glances(options, sources(options.paths), notices.told):
-        statistics.feed(glance)
+        summary.feed(glance)
     if options.json:
-        print(json.dumps({**statistics.as_dict(), "notices": notices.summary()}, indent=2))
-    else:
-        _print(statistics, notices.summary(), options.top)
-    return OK
-
-
-def _print(summary: Statistics, notices: Sequence[str], top: int) -> None:
+        print(json.dumps({**summary.as_dict(), "notices": notices.summary()}, indent=2))
+        return OK
     output = Output.of(sys.stdout)
     if summary.first is None or summary.last is None:
         output.print("no records")
@@ -60,6 +53,7 @@ def _print(summary: Statistics, notices: Sequence[str], top: int) -> None:
             for way, total in (("in", summary.bytes_in), ("out", summary.bytes_out))
         ]
         output.print(", ".join(rates))
-    for notice in notices:
+    for notice in notices.summary():
         output.print(f"! {printable(notice)}", BAD)
-    print_tables(output, summary, top=top)
+    print_tables(output, summary, top=options.top)
+    return OK

@@ -120,18 +120,15 @@ class SpanStart(Record):
     """The common part of records of a span's start.
 
     Attributes:
+        span_id: the span's id.
         system_time: when the span started, in nanoseconds since the epoch.
         monotonic_time: when it started, in nanoseconds on the monotonic clock.
     """
 
     __slots__ = ()
+    span_id: str
     system_time: int
     monotonic_time: int
-
-    @property
-    def span_id(self) -> str:
-        """The span's id."""
-        raise NotImplementedError
 
 
 S = TypeVar("S", bound=SpanStart)

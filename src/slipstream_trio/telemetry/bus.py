@@ -64,11 +64,10 @@ class Handler:
 class Point:
     """One event name of one bus. `handlers` is empty while nobody listens, which is all that an emitter has to test."""
 
-    __slots__ = ("_bus", "emit", "handlers", "name")
+    __slots__ = ("_bus", "emit", "handlers")
 
-    def __init__(self, bus: "Telemetry", name: EventName) -> None:
+    def __init__(self, bus: "Telemetry") -> None:
         self._bus = bus
-        self.name: EventName = name
         self.listen_to(())
 
     def listen_to(self, handlers: Iterable[Handler]) -> None:
@@ -251,7 +250,7 @@ class Telemetry:
         """Return the point at which events of this name are emitted."""
         with self._lock:
             if name not in self._points:
-                self._points[name] = Point(self, name)
+                self._points[name] = Point(self)
                 self._refresh()
             return self._points[name]
 

@@ -36,7 +36,7 @@ class ConnectStart(Once, SpanStart, name="connection connect start"):
     state: State
 
     @property
-    def span_id(self) -> str:
+    def span_id(self) -> str:  # type: ignore[override]
         """The connection_id, as every span of a connection is its child."""
         return self.state.connection_id
 
