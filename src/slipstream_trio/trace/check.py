@@ -1,13 +1,13 @@
 """Checks of recordings: broken invariants, unreadable lines, missing records, and their places."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from os import PathLike
 from pathlib import Path
 from typing import Final, Literal
 
 from attrs import frozen
 
-from .read import Progress, files_of, read_files
+from .read import Report, files_of, read_files
 from .schema import Damage, End, Entry, Header, Recorded
 from .verify import Verifier, Violation
 
@@ -66,8 +66,7 @@ class Checker:
 
     def __init__(self) -> None:
         self._end: End | None = None
-        self._path, self._line = "", 0
-        self._whole, self._before = False, 0
+        self._path, self._line, self._whole = "", 0, False
         self.records: int = 0
         self.missing: int = 0
         self.connections: int = 0
@@ -101,7 +100,7 @@ class Checker:
         self._verifier.missed(entry.connection_id)
         return [flaw]
 
-    def check(self, paths: Iterable[Path], *, progress: Callable[[Progress], object] | None = None) -> Iterator[Flaw]:
+    def check(self, paths: Iterable[Path], *, progress: Report | None = None) -> Iterator[Flaw]:
         """Check files in their order; gives findings as they are made."""
         for path, entry in read_files(paths, progress=progress):
             yield from self.feed(str(path), entry)
@@ -148,11 +147,7 @@ class Checker:
         return Flaw(self._path, self._line, kind, connection_id, invariant, problem)
 
 
-def check(
-    paths: Iterable[str | PathLike[str]],
-    *,
-    progress: Callable[[Progress], object] | None = None,
-) -> Iterator[Flaw]:
+def check(paths: Iterable[str | PathLike[str]], *, progress: Report | None = None) -> Iterator[Flaw]:
     """Check recordings; gives findings as they are made.
 
     Parameters:

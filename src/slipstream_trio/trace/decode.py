@@ -10,33 +10,18 @@ from attrs import NOTHING, define, evolve, field, fields
 from ..errors import ProtocolError, RecordingError
 from ..lean import lean
 from ..protocol import STATE_FIELDS, Frame, FrameReceived, Message, MessageReceived, State, serializer_for
-from ..telemetry import EventName, HandleStart, HandleStop, Origin, records
+from ..telemetry import EventName, HandleStart, Origin, records
 from ..telemetry.bus import names_of_events
-from .encode import BUILT_IN
+from .encode import BUILT_IN, HANDLE_STOP, MOST_CONNECTIONS
 from .schema import HEADER, MAJOR, MINOR, SCHEMA, Damage, End, Entry, Header, Missing, Recorded, decode_line
-from .values import (
-    FIELDS,
-    FURTHEST,
-    NESTED,
-    TAG,
-    Test,
-    Unencodable,
-    changed,
-    decode_value,
-    from_fields,
-    remember,
-    tested,
-    tests_of,
-)
+from .values import FURTHEST, NESTED, TAG, Test, changed, decode_value, from_fields, remember, tested, tests_of, thing
 
 T = TypeVar("T")
 HANDLE_START: Final = HandleStart.name
-HANDLE_STOP: Final = HandleStop.name
 recorded: Final[Any] = lean(Recorded)
 frame_received: Final = lean(FrameReceived)
 message_received: Final = lean(MessageReceived)
 _DELIVERED: Final = [{TAG: "MessageReceived", "message": {TAG: "@message"}}]
-MOST_CONNECTIONS: Final = 4096
 MOST_SPANS: Final = 65536
 STATES: Final = 16  # the most states of a connection to remember; lines refer to the last
 
@@ -124,7 +109,7 @@ class Decoder:
             if given.get(TAG) == "FrameReceived" and type(given["frame"]) is str and type(given["now"]) is float:
                 given = frame_received(given["now"], given["frame"])
             else:
-                given = _thing(decode_value(given))
+                given = thing(given)
             known = read.states.get(state) if type(state) is int else None
             details = {"raw_message": given, "state": _state(read.states, state) if known is None else known}
         else:
@@ -175,13 +160,6 @@ def _entry(kind: type[T], number: int, its: Mapping[str, Any]) -> T:
     """Return an entry other than a record, whose tuples are lists in JSON."""
     given = {name: tuple(value) if type(value) is list else value for name, value in its.items()}
     return from_fields(kind, {**given, "line": number})  # type: ignore[no-any-return] # it is of that kind
-
-
-def _thing(value: Any) -> Any:
-    """Return an input, an event or an effect; one of a later version is shown as it was written."""
-    if type(value) not in FIELDS and type(value) is not Unencodable:
-        raise ValueError(f"{type(value).__name__} is not an input, an event or an effect")
-    return value
 
 
 def _details(name: EventName, line: Mapping[str, Any], read: _Read) -> dict[str, Any]:
@@ -245,9 +223,9 @@ def _handled(line: Mapping[str, Any], read: _Read, start: Mapping[str, Any]) -> 
         "built_events": (
             (message_received(message),)
             if built == _DELIVERED and type(message) is Message
-            else tuple([_thing(decode_value(event, (given, message))) for event in built])
+            else tuple([thing(event, (given, message)) for event in built])
         ),
-        "return": tuple([_thing(decode_value(effect)) for effect in return_]) if return_ else (),
+        "return": tuple(map(thing, return_)) if return_ else (),
         "end_state": _state(read.states, end) if state is None else state,
     }
 

@@ -3,6 +3,7 @@
 import hashlib
 import os
 from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
@@ -21,9 +22,9 @@ __all__ = ["SERVICE", "send_otlp"]
 SERVICE: Final = "slipstream"
 SCOPE: Final = "slipstream_trio"
 BATCH: Final = 512  # spans in a request
+# The endpoint of OpenTelemetry's exporter: the first of these variables that is set, or the default.
 ENDPOINTS: Final = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 DEFAULT: Final = "http://localhost:4318/v1/traces"
-"""The endpoint of OpenTelemetry's exporter: the first of these variables that is set, or the default."""
 
 
 def send_otlp(
@@ -91,7 +92,7 @@ def readable_spans(records: Iterable[Record], resource: "Resource", pattern: Top
 def _readable(record: Any, origin: Origin, lasted: int, told: Description, resource: "Resource") -> "ReadableSpan":
     from opentelemetry.sdk.trace import Event, ReadableSpan
     from opentelemetry.sdk.util.instrumentation import InstrumentationScope
-    from opentelemetry.trace import SpanKind, Status, StatusCode
+    from opentelemetry.trace import SpanContext, SpanKind, Status, StatusCode, TraceFlags
 
     began = (getattr(record, "start", None) or record).system_time
     span_id, parent_id = record.span_id, origin.connection_id
@@ -104,10 +105,12 @@ def _readable(record: Any, origin: Origin, lasted: int, told: Description, resou
     if record.name[1:3] == ("connection", "connect"):
         trace_parent: str | None = getattr(record.metadata.get("state"), "trace_parent", None)
         parent_id = None if trace_parent is None else trace_parent[36:52]
+    sampled = TraceFlags(TraceFlags.SAMPLED)
+    context = partial(SpanContext, int(origin.trace_id or "", 16), is_remote=False, trace_flags=sampled)
     return ReadableSpan(
         name=told.name,
-        context=_context(origin.trace_id, span_id),
-        parent=None if parent_id is None else _context(origin.trace_id, parent_id),
+        context=context(int(span_id, 16)),
+        parent=None if parent_id is None else context(int(parent_id, 16)),
         resource=resource,
         attributes=told.attributes,
         events=[Event("exception", told.exception, began + lasted)] if told.exception else [],
@@ -117,9 +120,3 @@ def _readable(record: Any, origin: Origin, lasted: int, told: Description, resou
         start_time=began,
         end_time=began + lasted,
     )
-
-
-def _context(trace_id: Any, span_id: str) -> Any:
-    from opentelemetry.trace import SpanContext, TraceFlags
-
-    return SpanContext(int(trace_id, 16), int(span_id, 16), is_remote=False, trace_flags=TraceFlags(TraceFlags.SAMPLED))

@@ -2,7 +2,7 @@
 
 import json
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from datetime import date, timedelta
 from os import PathLike
@@ -17,7 +17,7 @@ from ..errors.base import lacks
 from ..protocol import FrameReceived, HeartbeatAcknowledged, SendFrame
 from ..telemetry import HandleStop
 from .files import replaced
-from .read import Progress, Source, Told, read_files, sources
+from .read import Report, Source, Told, read_files, sources
 from .schema import Recorded
 from .text import plain, size_of
 from .values import FIELDS, plain_text
@@ -66,7 +66,7 @@ def export_parquet(
     directory: str | PathLike[str],
     *,
     told: Told = lambda *_: None,
-    progress: Callable[[Progress], object] | None = None,
+    progress: Report | None = None,
 ) -> int:
     """Write recordings as Parquet, and return how many rows these are.
 
@@ -101,9 +101,8 @@ def _schema() -> Any:
         import pyarrow as pa
     except ImportError as error:
         raise ExportError(lacks("Parquet", error, "parquet")) from None
-    types = {kind: pa.type_for_alias(kind) for kind in _TYPES if kind != "timestamp"}
-    types["timestamp"] = pa.timestamp("us", tz="UTC")
-    return pa.schema([(name, types[kind]) for name, kind in COLUMNS.items()])
+    time = pa.timestamp("us", tz="UTC")
+    return pa.schema([(name, time if kind == "timestamp" else kind) for name, kind in COLUMNS.items()])
 
 
 @define
@@ -185,7 +184,7 @@ def _batch(rows: Sequence[Row], schema: Any) -> Any:
         return pa.RecordBatch.from_struct_array(pa.array(clean, kind))
 
 
-def _rows(source: Source, told: Told, progress: Callable[[Progress], object] | None) -> Iterator[Row]:
+def _rows(source: Source, told: Told, progress: Report | None) -> Iterator[Row]:
     """Give the rows of a recording: of each span when it ends, at last of those that have no end."""
     unfinished: dict[str | None, tuple[Path, Recorded]] = {}
     for path, entry in read_files(source.paths, progress=progress):

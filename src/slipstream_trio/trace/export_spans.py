@@ -27,15 +27,12 @@ PLAIN: Final = (
 )
 """Keys of the metadata that become attributes unchanged."""
 
-FAILURES: Final = frozenset({"error", "timeout", "lost"})  # outcomes that make a span's status an error
+# The outcomes that make a span's status an error, and the termination reasons that do not.
+FAILURES: Final = frozenset({"error", "timeout", "lost"})
 GOOD_ENDS: Final = frozenset({"closed_by_client", "closed_by_server", "disconnected", "reconnect", "cancelled"})
-"""The termination reasons that do not."""
-
 COMMANDS: Final[Mapping[type, str]] = {JoinTopic: "phx_join", LeaveTopic: "phx_leave"}
-
+# Events without a duration, shown as spans without length.
 ONCE: Final = frozenset(name for name in names_of_events() if name[1] == "client" and len(name) == 3)
-"""Events without a duration, shown as spans without length."""
-
 UNFINISHED: Final = "slipstream.unfinished"  # the attribute of a span that ends with the recording, without an end
 
 

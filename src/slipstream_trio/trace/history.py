@@ -19,9 +19,8 @@ HELD: Final = 10_000  # the most lines that wait for one that began before them
 SECOND: Final = 1_000_000_000
 CONNECT: Final = ("slipstream", "connection", "connect")
 SILENCE: Final = ("slipstream", "connection", "silence")
-
+# Kinds of lines that tell of an outage, which is told as a whole.
 FOLDED: Final = frozenset({"connection", "opened", "failed", "client connect", "reconnect"})
-"""Kinds of lines that tell of an outage, which is told as a whole."""
 
 Entry = tuple[int, int, Line, Record]  # when it happened, its place among the others, what it says, and the record
 

@@ -42,12 +42,9 @@ SHOWN_ELSEWHERE: Final = frozenset({
 })  # fmt: skip
 """Metadata that a row shows in columns of its own, or as states."""
 
-
+# A span, or what happens once: its values by column, in nanoseconds since the epoch, and with its texts.
 Row = dict[str, Any]
-"""A span, or what happens once: its values by column, in nanoseconds since the epoch, and with its texts."""
-
-TEXTS: Final = ("group", "what", "topic", "event", "status", "note", "ref", "payload", "more")
-"""The columns of texts, of which the page has each once."""
+TEXTS: Final = ("group", "what", "topic", "event", "status", "note", "ref", "payload", "more")  # each once
 
 
 class Page:
@@ -225,15 +222,13 @@ def render_page(content: dict[str, Any], title: str) -> str:
         title: its title.
     """
     source = files(__package__) / "html"
-    scripts = "\n".join((source / f"{name}.js").read_text("utf-8") for name in SCRIPTS)
     # ASCII throughout: text with lone surrogates has no UTF-8.
     packed = gzip.compress(json.dumps(content, separators=(",", ":")).encode("ascii"), compresslevel=6, mtime=0)
     parts = {
         "title": html.escape(title.encode("utf-8", "replace").decode("utf-8")),
         "style": (source / "page.css").read_text("utf-8"),
-        "script": scripts,
+        "script": "\n".join((source / f"{name}.js").read_text("utf-8") for name in SCRIPTS),
         "content": base64.b64encode(packed).decode("ascii"),
     }
-    page = (source / "page.html").read_text("utf-8")
-    pieces = page.split("%%")  # text and names of parts, in turn
+    pieces = (source / "page.html").read_text("utf-8").split("%%")  # text and names of parts, in turn
     return "".join(parts[piece] if number % 2 else piece for number, piece in enumerate(pieces))

@@ -3,6 +3,7 @@
 import os
 import warnings
 import zlib
+from collections import defaultdict
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import suppress
 from functools import partial
@@ -51,10 +52,7 @@ Report = Callable[[Progress], object]
 
 
 def read(
-    path: str | PathLike[str],
-    *,
-    progress: Callable[[Progress], object] | None = None,
-    damaged: Callable[[Damage], object] | None = None,
+    path: str | PathLike[str], *, progress: Report | None = None, damaged: Callable[[Damage], object] | None = None
 ) -> Iterator[Recorded]:
     """Read the records of one file of a recording, plain or gzip, one by one.
 
@@ -79,7 +77,7 @@ def read(
                 damaged(entry)
 
 
-def read_entries(path: str | PathLike[str], *, progress: Callable[[Progress], object] | None = None) -> Iterator[Entry]:
+def read_entries(path: str | PathLike[str], *, progress: Report | None = None) -> Iterator[Entry]:
     """Read all entries of a file of a recording: its records, and the places where some are missing or damaged.
 
     Parameters:
@@ -153,11 +151,11 @@ def sources(paths: Iterable[str | PathLike[str]]) -> list[Source]:
         for older in parts(path)[:-1]:
             if older not in found and (other := read_header(older)).recording == header.recording:
                 found[older] = other
-    files: dict[str, list[tuple[Path, Header]]] = {}
-    for path, header in sorted(found.items(), key=lambda item: item[1].part):
-        files.setdefault(header.recording, []).append((path, header))
-    ordered = sorted(files.items(), key=lambda its: (min(header.started for _, header in its[1]), its[0]))
-    return [Source(recording, tuple(path for path, _ in its)) for recording, its in ordered]
+    files = defaultdict[str, list[Path]](list)
+    for path in sorted(found, key=lambda path: found[path].part):
+        files[found[path].recording].append(path)
+    ordered = sorted(files.items(), key=lambda its: (min(found[path].started for path in its[1]), its[0]))
+    return [Source(recording, tuple(its)) for recording, its in ordered]
 
 
 def files_of(paths: Iterable[str | PathLike[str]]) -> list[Path]:

@@ -198,9 +198,8 @@ def differences(expected: Any, got: Any, field: str = "") -> Iterator[Difference
     """
     if expected is got or expected == got:
         return
-    parts = None if type(expected) is not type(got) else _parts(expected), _parts(got)
-    before, after = parts
-    if before is None or after is None:
+    before, after = _parts(expected), _parts(got)
+    if before is None or after is None or type(expected) is not type(got):
         if not (field.rpartition(".")[2] == "frame" and _same_frame(expected, got)):
             yield Difference(field, expected, got)
         return

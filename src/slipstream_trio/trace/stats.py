@@ -2,11 +2,11 @@
 
 import math
 from array import array
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping
 from typing import Any, Final
 
-from attrs import Factory, define
+from attrs import define, field
 
 from ..protocol import FrameReceived, HeartbeatAcknowledged, SendFrame
 from ..telemetry import EventName
@@ -62,6 +62,7 @@ LOG_WIDTH: Final = math.log(WIDTH)
 Key = tuple[str, ...]
 
 
+@define(eq=False)
 class Quantiles:
     """Takes values of 0 and more, and gives their quantiles.
 
@@ -75,14 +76,11 @@ class Quantiles:
         most: the largest value; 0 without values.
     """
 
-    __slots__ = ("_buckets", "_values", "count", "least", "most")
-
-    def __init__(self) -> None:
-        self.count: int = 0
-        self.least: int = 0
-        self.most: int = 0
-        self._values: array[int] = array("q")
-        self._buckets: Counter[int] = Counter()
+    count: int = field(default=0, init=False)
+    least: int = field(default=0, init=False)
+    most: int = field(default=0, init=False)
+    _values: "array[int]" = field(factory=lambda: array("q"), init=False)
+    _buckets: Counter[int] = field(factory=Counter, init=False)
 
     @property
     def exact(self) -> bool:
@@ -134,9 +132,9 @@ class Group:
     count: int = 0
     size: int = 0
     dropped: int = 0
-    waits: Quantiles = Factory(Quantiles)
-    times: Quantiles = Factory(Quantiles)
-    outcomes: Counter[str] = Factory(Counter)
+    waits: Quantiles = field(factory=Quantiles)
+    times: Quantiles = field(factory=Quantiles)
+    outcomes: Counter[str] = field(factory=Counter)
 
     def as_dict(self, seconds: float) -> dict[str, Any]:
         """Return it as JSON values; `seconds` is what its rate is of."""
@@ -172,7 +170,7 @@ class Statistics:
 
     def __init__(self, *, merge_topics: bool = False) -> None:
         self._topic: TopicPattern = topic_pattern if merge_topics else lambda topic: topic
-        self._sections: dict[str, dict[Key, Group]] = {name: {} for name in KEYS}
+        self._sections = {name: defaultdict[Key, Group](Group) for name in KEYS}
         self.records: int = 0
         self.first: int | None = None
         self.last: int | None = None
@@ -223,12 +221,9 @@ class Statistics:
 
     def _group(self, section: str, key: Key) -> Group:
         groups = self._sections[section]
-        group = groups.get(key)
-        if group is None:
-            if len(groups) >= MAX_GROUPS:
-                key = (OTHERS,) * len(key)
-            group = groups.setdefault(key, Group())
-        return group
+        if len(groups) >= MAX_GROUPS and key not in groups:
+            key = (OTHERS,) * len(key)
+        return groups[key]
 
     def _count(self, section: str, key: Key, time: int | None = None, outcome: str = "") -> Group:
         """Count what took this time, in nanoseconds, and came out so."""

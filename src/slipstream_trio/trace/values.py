@@ -33,14 +33,13 @@ from ..errors import SerializationError
 from ..protocol import STATE_FIELDS, Message, Options, State
 from ..protocol.codec import MAX_DIGITS, check_value
 from ..protocol.state import View, changes
-from .redact import Redacted, Redactor
+from .redact import DEEPEST, Redacted, Redactor
 from .schema import encode_line
 
 TAG: Final = "$"
 CHANGE: Final = "change"
 DOLLAR, BACKSLASH = b"$\\"
 NESTED: Final = frozenset({dict, list})
-DEEPEST: Final = 140
 LONGEST_REPR: Final = 1000
 LARGEST: Final = 10**MAX_DIGITS  # from here on an integer can only have been refused: codecs take fewer digits
 
@@ -299,6 +298,14 @@ def decode_value(value: Any, shared: Shared | None = None) -> Any:
         return Unencodable(str(name), repr(value)) if decode is None else decode(value)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ValueError(f"an object {name!r} that cannot be read: {type(error).__name__}: {error}") from None
+
+
+def thing(value: Any, shared: Shared | None = None) -> Any:
+    """Return an input, an event or an effect; one of a later version is shown as it was written."""
+    decoded = decode_value(value, shared)
+    if type(decoded) not in FIELDS and type(decoded) is not Unencodable:
+        raise ValueError(f"{type(decoded).__name__} is not an input, an event or an effect")
+    return decoded
 
 
 @cache

@@ -86,8 +86,7 @@ class Verifier:
 
     def feed(self, record: Record) -> list[Violation]:
         """Check the next record; returns its violations."""
-        found: list[Violation] = []
-        self._found = found
+        self._found = []
         name = record.name
         self._current = record.origin.connection_id
         if name[1] == "connection":
@@ -97,7 +96,7 @@ class Verifier:
             if connection is not None and details["status"] is not None and details["ref"] is not None:
                 self._settled(connection, details["ref"])
         self.records += 1
-        return found
+        return self._found
 
     def missed(self, connection_id: str | None = None) -> None:
         """Note that records are missing here, without a violation.
@@ -200,8 +199,8 @@ class Verifier:
 
     def _handle_ended(self, connection: _Connection, record: Record, details: Any, *, unsure: bool) -> None:
         span_id = record.span_id
-        if connection.open_span != span_id and not unsure:  # its start may be among what is missing
-            other = connection.open_span
+        other = connection.open_span
+        if other != span_id and not unsure:  # its start may be among what is missing
             its = "that did not start" if other is None else f"with span_id {span_id}, not {other}"
             self._violated(3, f"a handle ends {its}")
         connection.open_span = None
