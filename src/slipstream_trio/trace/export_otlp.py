@@ -58,10 +58,9 @@ def send_otlp(
     except ImportError as error:
         raise ExportError(lacks("OTLP", error, "otlp")) from None
     exporter = OTLPSpanExporter(endpoint=endpoint, headers=None if headers is None else dict(headers), timeout=timeout)
-    resource = Resource({"service.name": service})
     count = 0
     try:
-        spans = readable_spans(records, resource, pattern)
+        spans = readable_spans(records, Resource({"service.name": service}), pattern)
         while batch := list(islice(spans, BATCH)):
             if exporter.export(batch) is not SpanExportResult.SUCCESS:
                 # What OpenTelemetry's exporter sends to; a variable by its name, as the URL in it may have a password.

@@ -5,7 +5,7 @@ import warnings
 import zlib
 from collections import defaultdict
 from collections.abc import Callable, Generator, Iterable, Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from functools import partial
 from os import PathLike
 from pathlib import Path
@@ -255,22 +255,19 @@ def follow(path: str | PathLike[str], *, wait: Callable[[], bool]) -> Iterator[E
     newest = Path(path)
     file: IO[bytes] | None = None
     try:
-        while True:
-            while (following := _after(file, newest)) is None:
-                if not wait():
-                    return
-            # The one before is closed only now, so that the next one cannot have its identity.
-            if file is not None:
-                file.close()
-            file = following
-            for entry in _entries(str(newest), _written(file, newest, wait), lambda _: None):
-                if not (isinstance(entry, Damage) and entry.last):
-                    yield entry
+        with ExitStack() as opened:
+            while True:
+                while (following := _after(file, newest)) is None:
+                    if not wait():
+                        return
+                # The one before is closed only now, so that the next one cannot have its identity.
+                opened.close()
+                file = opened.enter_context(following)
+                for entry in _entries(str(newest), _written(file, newest, wait), lambda _: None):
+                    if not (isinstance(entry, Damage) and entry.last):
+                        yield entry
     except OSError as error:
         raise RecordingError(str(newest), f"it cannot be read: {error.strerror or error}") from error
-    finally:
-        if file is not None:
-            file.close()
 
 
 def _after(file: IO[bytes] | None, newest: Path) -> IO[bytes] | None:

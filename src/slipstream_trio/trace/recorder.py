@@ -258,8 +258,7 @@ def record(
     bus = telemetry or default_telemetry
     files = Files(path, keep=keep, fsync=fsync)
     writer = Writer(files, limit=queue, flush_interval=flush_interval)
-    redactor = Redactor(secrets, payloads)
-    recording = Recording(writer, telemetry=bus, redactor=redactor, max_size=max_size)
+    recording = Recording(writer, telemetry=bus, redactor=Redactor(secrets, payloads), max_size=max_size)
     try:
         files.open(recording.header())
     except OSError as error:

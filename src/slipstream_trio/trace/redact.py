@@ -119,8 +119,7 @@ class Redactor:
             return text
         for pattern, replacement in _LOOKS:
             text = pattern.sub(replacement, text)
-        letters = squeezed(text)
-        if any(word in letters for word in self.secrets):
+        if any(map(squeezed(text).__contains__, self.secrets)):
             text = self._assignment.sub(rf"\g<name>{MASK}", text)
         return text
 

@@ -254,5 +254,4 @@ def verify(records: Iterable[Record]) -> list[Violation]:
         records: from a handler attached to () before the connections were opened.
     """
     verifier = Verifier()
-    found = [violation for record in records for violation in verifier.feed(record)]
-    return found + verifier.finish()
+    return [violation for record in records for violation in verifier.feed(record)] + verifier.finish()

@@ -109,8 +109,7 @@ def _parts_of(name: EventName, function: Callable[..., Parts] | None, metadata: 
     parts: Parts = {key: its for key in ("topic", "event") if isinstance(its := metadata.get(key), str)}
     parts["what"] = " ".join(name[1:-1] if name[-1] in ("stop", "exception") else name[1:])
     if name[-1] == "exception":
-        note = f"{metadata['kind']}: {metadata['reason']}"
-        parts |= {"status": "raised", "mood": "bad", "note": note}
+        parts |= {"status": "raised", "mood": "bad", "note": f"{metadata['kind']}: {metadata['reason']}"}
     return parts
 
 
@@ -277,10 +276,9 @@ def _sent(details: Mapping[str, Any], what: str, topic: str, event: str, **more:
 
 
 def _failed(given: protocol.TransportFailed) -> Parts:
-    status = "" if given.status is None else str(given.status)
     said = given.reason if given.status is None else str(ConnectionRejected(given.status, given.headers, given.body))
     note = " ".join(filter(None, (given.url, said)))
-    return _bad("failed", note, status=status)
+    return _bad("failed", note, status="" if given.status is None else str(given.status))
 
 
 def _closed(details: Mapping[str, Any], given: protocol.TransportClosed) -> Parts:
