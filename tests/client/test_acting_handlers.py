@@ -266,6 +266,30 @@ async def test_a_handler_told_of_lost_pushes_may_leave_their_topics(autojump_clo
     assert bus.list_handlers(("slipstream", "client", "push", "stop"))  # it has not failed
 
 
+async def test_a_topic_that_is_left_where_its_crash_has_ended_a_push_is_not_joined_again(
+    autojump_clock: MockClock,
+) -> None:
+    class Pushing(Client):
+        async def handle_connect(self, socket: Any) -> None:
+            await self.join("room")
+
+        async def handle_join(self, channel: Channel, response: Any) -> None:
+            bus.attach("acts", ("slipstream", "client", "push", "stop"), lambda _: channel.leave_soon())
+            await self.push(channel.topic, "unanswered")
+
+        async def handle_leave(self, topic: str) -> None:
+            left.append(topic)
+
+    left, bus, connector = list[str](), Telemetry(), Scripted(PHOENIX)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(partial(run_client, Pushing(), URL, transport=connector, telemetry=bus))
+        await trio.testing.wait_all_tasks_blocked()
+        connector.peer.end_channel("room", "phx_error")
+        await trio.sleep(60)
+        assert (left, connector.peer.count("phx_join")) == (["room"], 1)
+        nursery.cancel_scope.cancel()
+
+
 @pytest.mark.parametrize("name", [START, STOP])
 async def test_an_exit_that_a_handler_raises_leaves_the_connection_as_its_state_says(
     name: tuple[str, ...], autojump_clock: MockClock

@@ -284,9 +284,7 @@ class Channel:
             self._consumer = self._streams.buffer
             self._choose_put()
         crowded = self._consumer.put_sized(message, len(frame))
-        if self._streams.subscribed:
-            crowded = self._streams.put_subscribed(message, len(frame)) or crowded
-        return crowded
+        return self._streams.put_subscribed(message, len(frame)) or crowded
 
     def _choose_put(self) -> None:
         """Let the connection put messages where they go, while `_deliver` would do nothing else."""
@@ -364,8 +362,7 @@ class Channel:
 
     def _end(self, status: ChannelStatus, reason: str, error: Exception | None = None) -> None:
         """End: give the topic back, fail pushes, end streams."""
-        if self._is_held:
-            del self._socket._channels[self._topic]
+        del self._socket._channels[self._topic]
         self._socket._pushes.fail_channel(self, reason)
         self._become(status, reason)
         self._streams.close(self._socket._lifecycle.of_channel(self._topic, reason, error))

@@ -277,6 +277,8 @@ class Joins:
             self._join_failed(channel._joining.request, reason, error)
             return
         self._socket._pushes.fail_channel(channel, reason)
+        if not channel._is_held:
+            return  # a handler of telemetry that was told of a push left it
         channel._joining.lasted(self._socket._configuration.rejoin)
         channel._lost("rejoined")
         self._try_again(channel, reason, error, "errored" if reason == "crashed" else "closed")
