@@ -16,14 +16,14 @@ from slipstream_trio.transport.trio_websocket import TrioWebSocketConnector
 
 pytest.importorskip("httpcore", reason="httpcore, an extra, is not installed")
 
-HANG = "hang"
+HANG, SLOW = "hang", "slow"
 
 
 class World:
     """A server, and what stands before it.
 
     Attributes:
-        upgrades: how each upgrade is answered: a status, `HANG` or, by default, as the server does.
+        upgrades: how each upgrade is answered: a status, `HANG`, `SLOW` (after 4 s) or, by default, as the server does.
         polls: likewise, the opening of each session.
     """
 
@@ -37,7 +37,9 @@ class World:
         answer = next(by, None)
         if answer == HANG:
             await trio.sleep_forever()
-        if answer is not None:
+        if answer == SLOW:
+            await trio.sleep(4)
+        elif answer is not None:
             raise Refuse(answer)
 
     @property
@@ -104,6 +106,13 @@ async def test_so_is_one_that_takes_longer(timeout: float | None, seconds: float
         (scheduled,) = on.recorder.named("reconnect_scheduled")
         limit = "connect_timeout" if timeout == seconds else "longpoll_fallback"
         assert scheduled.metadata["reason"] == f"not connected within {seconds} s; see {limit}"
+
+
+async def test_the_fallback_has_the_whole_time(autojump_clock: MockClock) -> None:
+    started = trio.current_time()
+    async with world([404], [SLOW]) as on, visiting(on):
+        assert trio.current_time() - started >= 4
+        assert on.transports == ["trio_websocket", "longpoll"]
 
 
 @pytest.mark.parametrize("answer", [401, 403, 429, 301, 302, 303, 307, 308])

@@ -92,8 +92,6 @@ async def connected(configuration: Configuration, runner: "Runner | None" = None
                 if not await supervisor.opens():
                     raise socket._lifecycle.error or socket._lifecycle.lost()
                 with supervisor.body:
-                    if socket.status == "closed":
-                        supervisor.body.cancel()
                     yield socket
         except BaseException as raised:  # noqa: BLE001 - raised again below, outside of the nursery
             error = raised
@@ -217,7 +215,7 @@ class Supervisor:
             delay = 0.0 if at_once else None if first else self._delay(evolve(disconnect, step=step))
             if delay is None:
                 socket._lifecycle.fail(socket._lifecycle.error or error)
-                hint = str(disconnect.error or error) if socket._emitter.is_heard(ClientGaveUp) else ""
+                hint = str(error) if socket._emitter.is_heard(ClientGaveUp) else ""
                 socket._emitter.emit(ClientGaveUp, disconnect.reason, attempt, disconnect.status, hint)
                 return
             attempt += 1
@@ -336,9 +334,8 @@ class Supervisor:
                 self.close(deadline)
                 await self.until_finished()
         finally:
-            if socket._connection is not None:
-                # Out of time, perhaps: that the client wanted the end is known, though no close frame tells of it.
-                socket._connection.close(1000, socket._lifecycle.asked or "closed_by_client", trio.current_time())
+            # Out of time, perhaps: that the client wanted the end is known, though no close frame tells of it.
+            self.close(trio.current_time())
             self._scope.cancel()
             with trio.CancelScope(shield=True):
                 await self.until_finished()

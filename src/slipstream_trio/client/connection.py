@@ -325,7 +325,7 @@ class Connection:
                     self._wakes = True
                     self._tasks.start_own(self._wake_held)
         except TransportEnded as ended:
-            message = ended.message and redactor(secrets_of(request))(ended.message)
+            message = redactor(secrets_of(request))(ended.message)
             self.handle(protocol.TransportClosed(ended.code, message, ended.ended_by, ended.reason))
         finally:
             self._turn.release()

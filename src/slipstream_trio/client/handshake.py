@@ -166,7 +166,7 @@ def _flat(name: str, value: Any) -> Iterator[tuple[str, str]]:
 
 def fixed_params(params: OrCallable[Params]) -> OrCallable[Params]:
     """Return a copy of a mapping, so that later edits of the caller's change nothing; the validator sees the rest."""
-    if callable(params) or not isinstance(params, Mapping):
+    if not isinstance(params, Mapping):
         return params
     try:
         copy: Params = _copied(params)
@@ -209,7 +209,7 @@ def _checked_headers(headers: Any) -> tuple[tuple[str, str], ...]:
 
 def fixed_headers(headers: OrCallable[Headers]) -> OrCallable[Headers]:
     """Return the headers as pairs, for the same reason."""
-    if callable(headers) or not isinstance(headers, Mapping | list | tuple):
+    if not isinstance(headers, Mapping | list | tuple):
         return headers
     return _checked_headers(headers)
 
@@ -252,7 +252,7 @@ def with_trace_context(request: OpenRequest, state: State, propagated: Iterable[
     if state.trace_parent is not None:
         added.setdefault("traceparent", f"00-{state.trace_id}-{state.connection_id}-{state.trace_parent[-2:]}")
     new = tuple((name, value) for name, value in added.items() if name not in given)
-    return attrs.evolve(request, headers=(*request.headers, *new)) if new else request
+    return attrs.evolve(request, headers=(*request.headers, *new))
 
 
 def with_whole_timeout(error: ConnectError, request: OpenRequest, configuration: "Configuration") -> ConnectError:
