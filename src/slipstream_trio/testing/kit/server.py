@@ -3,7 +3,7 @@
 from collections import deque
 from collections.abc import Collection, Sequence
 from types import TracebackType
-from typing import Any, Final, Literal, Self
+from typing import Any, Literal, Self, get_args
 
 import trio
 
@@ -14,8 +14,6 @@ from .expectations import PATIENCE, ExpectationFailed
 
 Answer = Literal["connect", "join", "push", "leave", "heartbeat"]
 """The messages that a server can answer automatically."""
-
-_USUAL: Final[tuple[Answer, ...]] = ("connect", "leave", "heartbeat")
 
 
 class FakeServer:
@@ -48,13 +46,12 @@ class FakeServer:
     def __init__(
         self,
         *,
-        answers: Collection[Answer] = _USUAL,
+        answers: Collection[Answer] = ("connect", "leave", "heartbeat"),
         timeout: float = 5.0,
         path: str = "/socket",
         flavour: Flavour = "bandit",
     ) -> None:
-        unknown = set(answers) - {"connect", "join", "push", "leave", "heartbeat"}
-        if unknown or isinstance(answers, str):
+        if isinstance(answers, str) or not set(answers) <= set(get_args(Answer)):
             raise ValueError(f"answers: any of connect, join, push, leave, heartbeat; not {answers!r}")
         seconds: Any = timeout
         if not isinstance(seconds, int | float) or not seconds >= 0:
@@ -136,7 +133,8 @@ class FakeServer:
         with trio.move_on_after(within):
             async with self._accepts:  # one task after the other, as each lets one client in
                 if "connect" not in self.answers and not self._unaccepted:
-                    self._script(verdict)
+                    self._verdicts.append(verdict)
+                    self._changed.unpark_all()
                 try:
                     while not self._unaccepted:
                         await self._changed.park()
@@ -158,8 +156,8 @@ class FakeServer:
             body: the body.
             times: the number of clients to refuse.
         """
-        for _ in range(times):
-            self._script(Refuse(status, headers, body))
+        self._verdicts.extend(Refuse(status, headers, body) for _ in range(times))
+        self._changed.unpark_all()
 
     async def refute_connect(self, *, within: float = PATIENCE) -> None:
         """Check that no client connects, or waits to be accepted, for a while; see `FakeConnection.refute_push`."""
@@ -226,10 +224,6 @@ class FakeServer:
         if not self._accepting:  # it was stopped while the client waited
             raise Refuse(503)
         return verdict
-
-    def _script(self, verdict: Accept | Refuse) -> None:
-        self._verdicts.append(verdict)
-        self._changed.unpark_all()
 
     def _opened(self, opened: Connection) -> FakeConnection:
         connection = FakeConnection(self, len(self.connections) + 1, opened)

@@ -7,7 +7,6 @@ from itertools import count
 from typing import Any, Final
 
 import attrs
-from attrs import fields
 
 from .scenario import FEATURES, Scenario
 from .simulate import Simulation
@@ -50,8 +49,8 @@ def parse(words: list[str]) -> tuple[argparse.Namespace, dict[str, Any]]:
     chosen = "none, or some, separated by commas; not drawn from the seed"
     parser.add_argument("--features", help=chosen, type=lambda text: () if text == "none" else tuple(text.split(",")))
     asked = parser.parse_args(words)
-    names = [field.name for field in fields(Scenario) if field.name != "seed"]
-    given = {name: value for name in names if (value := getattr(asked, name)) is not None}
+    names = attrs.fields_dict(Scenario).keys() - {"seed"}
+    given = {name: value for name, value in vars(asked).items() if name in names and value is not None}
     if asked.everywhere and asked.interrupt is None:
         parser.error("--everywhere needs --interrupt")
     try:

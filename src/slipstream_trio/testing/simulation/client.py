@@ -2,7 +2,6 @@
 
 # ruff: noqa: SLF001 - what oracles look at is shown to nobody
 import math
-import os
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack, asynccontextmanager, contextmanager
 from itertools import count
@@ -50,11 +49,6 @@ class Disk(Writer):
         self._files.write(self._told() + last(self.written, self.dropped))
         self._files.close()
         return True
-
-    def tear(self, share: float) -> None:
-        """Cut off a part of the last 4 KiB of a closed file, as a loss of power does."""
-        size = self.path.stat().st_size
-        os.truncate(self.path, size - int(min(size, 4096) * share))
 
 
 class SimulatedClient:
@@ -181,7 +175,17 @@ class SimulatedClient:
 
     async def _open(self, _: OpenRequest) -> trio.abc.Stream:
         await trio.sleep_until(self.unreachable_until)
-        return await self._world.secured(await self._opener(self))
+        stream, tls = await self._opener(self), self._world.tls
+        self._world.streams.append(stream)
+        if tls is None:
+            return stream
+        encrypted = trio.SSLStream(stream, tls[1], server_hostname="server", https_compatible=True)
+        try:
+            await encrypted.do_handshake()
+        except BaseException:
+            await trio.aclose_forcefully(stream)
+            raise
+        return encrypted
 
 
 def _left(socket: Socket) -> Iterator[tuple[str, int]]:

@@ -2,6 +2,7 @@
 
 import hashlib
 import math
+import os
 import signal
 import ssl
 from collections import Counter
@@ -16,7 +17,7 @@ from trio.testing import MockClock
 
 from ...telemetry import HandleStart, HandleStop
 from .. import faults as net
-from ..server import Connection, MemoryStream, Mount, PhoenixServer
+from ..server import Connection, Mount, PhoenixServer
 from ..server.pipes import open_background
 from .client import Disk, SimulatedClient
 from .scenario import Note, Run
@@ -63,6 +64,7 @@ class World(trio.abc.Instrument):
         counters: the number of the next broadcast on each topic: the servers' database.
         tls: the contexts of servers and clients; None: they do not speak TLS.
         clients: the clients that run now, by name.
+        streams: the clients' ends of all their connections.
         bad_disks: whether clients record their telemetry, on disks that fail.
         lives: the scope of all of them, while they live.
     """
@@ -88,7 +90,7 @@ class World(trio.abc.Instrument):
         self._at = scenario.at or math.inf  # the step from which on it is interrupted
         self._directory = directory
         self._digest = hashlib.sha256()
-        self._streams: list[MemoryStream] = []
+        self.streams: list[Any] = []
 
     # For servers
 
@@ -131,20 +133,6 @@ class World(trio.abc.Instrument):
         number = client.node = client.node if sticks else self.random.choice(up)
         self.note("balancer", "connection", number)
         return await self.nodes[number].server.open_stream(self.tls[0] if self.tls else None)
-
-    async def secured(self, stream: trio.abc.Stream) -> trio.abc.Stream:
-        """Return a client's end of a stream, with TLS where the world has it."""
-        assert isinstance(stream, MemoryStream)
-        self._streams.append(stream)
-        if self.tls is None:
-            return stream
-        encrypted = trio.SSLStream(stream, self.tls[1], server_hostname="server", https_compatible=True)
-        try:
-            await encrypted.do_handshake()
-        except BaseException:
-            await trio.aclose_forcefully(stream)
-            raise
-        return encrypted
 
     def emitted(self, record: Any) -> None:
         """Take in a record of a client, and the frames of it; exit, if that is what a handler is to do."""
@@ -192,7 +180,7 @@ class World(trio.abc.Instrument):
             finally:
                 self.lives = None
                 left = [f"a task is left: {task.name}" for task in {*_tasks_but_in(ours, root)} - before]
-                left += ["a connection is left open" for stream in self._streams if not stream.closed]
+                left += ["a connection is left open" for stream in self.streams if not stream.closed]
                 self.run.left += sorted(left)
                 self.run.faults += Counter({f"network: {name}": n for name, n in self.network.log.counts.items()})
                 for entry in self.network.log.entries:
@@ -224,7 +212,9 @@ class World(trio.abc.Instrument):
                     self.run.left.append(f"{name}: the program raised {error!r}")
             del self.clients[name]
             if self.chance("disk_torn", 0.5):
-                disk.tear(self.random.random())
+                # A part of the last 4 KiB is cut off, as by a loss of power.
+                size = disk.path.stat().st_size
+                os.truncate(disk.path, size - int(min(size, 4096) * self.random.random()))
             if not client.scope.cancelled_caught:
                 return
             lives, steps = lives + 1, client.steps

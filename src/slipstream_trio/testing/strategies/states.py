@@ -16,8 +16,6 @@ from .frames import binary_payloads, events, frames, json_payloads, json_values,
 
 URL: Final = "ws://localhost:4000/socket/websocket"
 
-_HEADERS: Final = (("upgrade", "websocket"), ("connection", "Upgrade"))
-
 
 @frozen
 class History:
@@ -125,7 +123,7 @@ def inputs(
     url = URL if state.options.url is None else None
     match kind:
         case "opened":
-            return protocol.TransportOpened(now, _HEADERS, url)
+            return protocol.TransportOpened(now, (("upgrade", "websocket"), ("connection", "Upgrade")), url)
         case "refused":
             return protocol.TransportFailed("refused", draw(_REFUSALS), url=url)
         case "end":
@@ -160,8 +158,7 @@ def _command(
 
 
 def _tick(draw: st.DrawFn, state: protocol.State, now: float) -> protocol.Input:
-    deadline = protocol.next_deadline(state)
-    if deadline is not None and draw(st.booleans()):
+    if (deadline := protocol.next_deadline(state)) is not None and draw(st.booleans()):
         now = max(now, deadline)
     if draw(st.booleans()):
         return protocol.TimerTicked(now)
