@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
 
+import pytest
 import trio
 from hypothesis import given, strategies as st
 from tests.client.support import URL, Scripted
@@ -236,7 +237,9 @@ def check(done: list[tuple[str, Any]], told: list[tuple[str, Any]]) -> None:
         assert is_joined or kind not in ("message", "gap", "topic_close")
 
 
-async def test_a_client_is_told_of_the_refusal_of_a_rejoin_that_was_late(autojump_clock: MockClock) -> None:
+async def test_a_client_is_told_of_the_refusal_of_a_rejoin_that_was_late(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
     told: list[tuple[str, bool | None]] = []
 
     class Mine(Client):
@@ -255,6 +258,7 @@ async def test_a_client_is_told_of_the_refusal_of_a_rejoin_that_was_late(autojum
         connector.peer.end()
         await trio.sleep(6)
         assert told == [("JoinTimeout", True)]
+        assert f"the server has not answered the join of '{TOPIC}' within 5 s" in caplog.text
         connector.peer.reply(await connector.peer.wait_sent("phx_join"), {"reason": "no"}, "error")
         await wait_all_tasks_blocked()
         assert told == [("JoinTimeout", True), ("JoinError", None)]

@@ -234,3 +234,14 @@ async def test_a_connection_is_there_again_once_the_function_returns(autojump_cl
             await connected_again(there, socket, 2)
     # Attempts of 3 s each that end where the function hangs, and the back-off between them.
     assert there.attempts_at() == [0, 1 + 3 + 2 + 3 + 4]
+
+
+async def test_a_timeout_that_a_function_raises_itself_is_its_exception(autojump_clock: MockClock) -> None:
+    def from_elsewhere() -> str:
+        raise ConnectTimeout(3)
+
+    recorder = Recorder()
+    with pytest.raises(ConnectTimeout, match="within 3 s"):
+        async with connect(from_elsewhere, transport=Scripted(), telemetry=recorder.bus):
+            pass
+    assert len(recorder.named("client", "connect", "exception")) == 1

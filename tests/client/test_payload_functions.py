@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import trio
-from tests.client.support import Recorder, scripted
+from tests.client.support import URL, Recorder, Scripted, scripted
 from tests.peers import unbalanced
 from trio.testing import MockClock
 
@@ -101,3 +101,27 @@ async def test_a_topic_that_is_left_while_a_deaf_function_is_asked_again_is_not_
         await trio.sleep(5)
         assert (next(calls), peer.count("phx_join")) == (2, 1)
     assert unbalanced(recorder.records) == []
+
+
+async def test_it_is_asked_anew_once_where_the_connection_was_lost_meanwhile(autojump_clock: MockClock) -> None:
+    asked: list[float] = []
+
+    async def slow() -> None:
+        asked.append(trio.current_time())
+        await trio.sleep(2)
+
+    connector, reconnect = Scripted(), Backoff((10,), jitter=0)
+    async with connect(URL, transport=connector, reconnect=reconnect, join_timeout=60) as socket:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(socket.channel("room", slow).join)
+            await trio.sleep(1)
+            connector.peer.end()
+        assert asked == [0, 11]
+
+
+async def test_telemetry_does_not_show_it(autojump_clock: MockClock) -> None:
+    recorder = Recorder()
+    async with scripted(telemetry=recorder.bus) as (socket, _):
+        await socket.channel("room", dict).join()
+        await socket.channel("other", {"a": 1}).join()
+    assert [start.params for start in recorder.named("client", "join", "start")] == [None, {"a": 1}]

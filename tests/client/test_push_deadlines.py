@@ -8,7 +8,7 @@ from weakref import ref
 import pytest
 import trio
 import trio.lowlevel
-from tests.client.support import URL, Scripted, scripted
+from tests.client.support import URL, Recorder, Scripted, scripted
 from tests.held import blocks_held, objects_held
 from trio.testing import MockClock, wait_all_tasks_blocked
 
@@ -19,6 +19,7 @@ from slipstream_trio import (
     Socket,
     connect,
 )
+from slipstream_trio.protocol import TimerTicked
 
 QUIET = frozenset({"phx_join", "phx_leave", "heartbeat"})
 
@@ -208,3 +209,13 @@ async def test_sockets_that_have_ended_are_forgotten_while_another_one_lasts(aut
         sockets = [await ended() for _ in range(100)]
         gc.collect()
         assert sum(socket() is not None for socket in sockets) < 50  # the times of some dozens may wait to be swept
+
+
+async def test_a_push_that_times_out_is_nothing_to_the_connection(autojump_clock: MockClock) -> None:
+    recorder = Recorder()
+    async with scripted(telemetry=recorder.bus) as (socket, _):
+        channel = socket.channel("room")
+        await channel.join()
+        with pytest.raises(PushTimeout):
+            await channel.push("event", timeout=1)
+        assert TimerTicked not in {type(start.raw_message) for start in recorder.named("handle", "start")}

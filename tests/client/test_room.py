@@ -279,3 +279,50 @@ async def test_what_waits_for_room_is_not_sent_once_the_connection_is_being_clos
         error = done.by["push"]
         assert (type(error), error.reason, error.sent) == (ConnectionLost, "disconnected", False)
         assert peer.count("echo") == 0
+
+
+async def test_a_join_of_a_user_goes_behind_all_calls_that_wait_for_room(autojump_clock: MockClock) -> None:
+    async with (
+        scripted(heartbeat_interval=None) as (socket, peer),
+        socket.join("room") as channel,
+        trio.open_nursery() as nursery,
+    ):
+        await until_full(channel, peer, 0)
+        for _ in range(200):
+            nursery.start_soon(channel.send, "waited")
+        await settle()
+        write, joins = peer.send, iter([socket.channel("other").join])
+
+        async def join_and_write(frames: Sequence[Frame]) -> None:
+            for join in joins:  # as the first are written, while the rest of them waits
+                nursery.start_soon(join)
+            await write(frames)
+
+        peer.send = join_and_write  # type: ignore[method-assign]
+        peer.resume()
+        await settle()
+        assert [message.event for message in peer.sent[-201:]] == ["waited"] * 200 + ["phx_join"]
+
+
+async def test_a_rejoin_needs_no_room(autojump_clock: MockClock) -> None:
+    async with scripted(heartbeat_interval=None, rejoin=Backoff((1,), jitter=0)) as (socket, peer):
+        channel = socket.channel("room")
+        await channel.join()
+        await until_full(channel, peer, 0)
+        peer.end_channel("room", "phx_error")
+        await trio.sleep(2)
+        peer.resume()
+        await settle()
+        assert (channel.status, peer.count("phx_join")) == ("joined", 2)
+
+
+async def test_nobody_waits_for_a_call_that_waited_for_room_on_a_lost_connection(autojump_clock: MockClock) -> None:
+    connector = Scripted()
+    async with connect(URL, transport=connector, heartbeat_interval=None, reconnect=Backoff((1,), jitter=0)) as socket:
+        channel = socket.channel("room")
+        await channel.join()
+        await until_full(channel, connector.peer, 0)
+        channel.leave_soon()
+        connector.peer.end()
+        await trio.sleep(2)
+        await socket.channel("other").join(timeout=5)

@@ -6,7 +6,8 @@ from typing import Any, Final
 
 import pytest
 import trio
-from trio.testing import MockClock
+from tests.client.support import scripted
+from trio.testing import MockClock, wait_all_tasks_blocked
 
 from slipstream_trio import Backoff, SerializationError, connect
 from slipstream_trio.protocol import Frame, Message, V2Serializer
@@ -241,3 +242,37 @@ async def test_a_payload_that_cannot_be_copied_again_gives_its_slot_back(autojum
         await (await server.accept()).drop()
         await trio.sleep(5)
         assert (failing.status, other.status) == ("errored", "joined")
+
+
+class Acting(V2Serializer):
+    """Does something when it encodes an "event"."""
+
+    act: Callable[[], None]
+
+    def encode(self, message: Message) -> Frame:
+        if message.event == "event":
+            self.act()
+        return super().encode(message)
+
+
+async def test_it_may_leave_a_topic(autojump_clock: MockClock) -> None:
+    acting = Acting()
+    async with scripted(serializer=acting, heartbeat_interval=None) as (socket, peer):
+        channel, other = socket.channel("room"), socket.channel("other")
+        await channel.join()
+        await other.join()
+        acting.act = other.leave_soon
+        await channel.send("event")
+        await wait_all_tasks_blocked()
+        assert [message.event for message in peer.sent[2:]] == ["event", "phx_leave"]
+
+
+async def test_a_send_that_is_cancelled_as_it_is_queued_returns(autojump_clock: MockClock) -> None:
+    acting, returned = Acting(), False
+    async with scripted(serializer=acting) as (socket, peer), socket.join("room") as channel:
+        with trio.CancelScope() as scope:
+            acting.act = scope.cancel
+            await channel.send("event")
+            returned = True
+        await wait_all_tasks_blocked()
+        assert (returned, peer.count("event")) == (True, 1)
