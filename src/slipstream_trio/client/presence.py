@@ -247,7 +247,7 @@ def _copied_change(change: PresenceChange) -> PresenceChange:
 
 def _size(frame: Frame) -> int:
     """Return the bytes of a frame."""
-    return len(frame) if isinstance(frame, bytes) or frame.isascii() else len(frame.encode(errors="replace"))
+    return len(frame if isinstance(frame, bytes) else frame.encode(errors="replace"))
 
 
 def _synchronous(callback: F) -> F:

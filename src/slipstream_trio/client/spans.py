@@ -55,8 +55,6 @@ def outcome_of(error: BaseException) -> Outcome | None:
 
 def reason_of(error: BaseException | None) -> str | None:
     """Return why an operation did not succeed, in a word."""
-    if error is None:
-        return None
     if isinstance(error, errors.ConnectionLost | errors.ChannelClosed):
         return error.reason
     return next((reason for kind, (_, reason) in _OUTCOMES.items() if isinstance(error, kind)), None)

@@ -167,7 +167,7 @@ class Streams:
 
     def _all(self) -> list[Buffer]:
         """Return the same, and the channel's buffer in any case: its reader may come later, and should know."""
-        return self.made() if self._own is not None else [self.buffer, *self.made()[1:]]
+        return [self.buffer, *self.made()[1:]]  # where it is made, it is the first
 
     # Gaps
 

@@ -253,8 +253,7 @@ class Exits(trio.abc.Instrument):
 
     def end(self) -> None:
         """Let the next exit have a time limit of its own: the socket is used otherwise."""
-        if self._deadline is not None:
-            self.take_deadline()
+        self.take_deadline()
 
     def before_task_step(self, _: trio.lowlevel.Task) -> None:
         """Take note that a task runs after the latest exit."""

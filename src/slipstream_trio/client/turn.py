@@ -154,10 +154,8 @@ _TURN: Final[trio.lowlevel.RunVar[Turn | None]] = trio.lowlevel.RunVar("slipstre
 
 def turn_of_this_run(replacement: Turn | None = None) -> Turn:
     """Return the turn that all buffers of this Trio run share; a replacement is for those made from now on."""
-    turn = replacement or _TURN.get()
-    if turn is None or turn is replacement:
-        turn = turn or Turn()
-        _TURN.set(turn)
+    turn = replacement or _TURN.get() or Turn()
+    _TURN.set(turn)
     return turn
 
 

@@ -154,8 +154,7 @@ class Inbox:
         """Drop everything, and take nothing any more."""
         self.closed = True
         self._entries.clear()
-        self._numbers.clear()
-        self._early_calls = None
+        self._numbers.clear()  # early calls are taken back by their callers
         self._reader.unpark()
 
     # Reading

@@ -153,7 +153,6 @@ class Runner:
     @trio.lowlevel.enable_ki_protection
     async def push(self, topic: str, event: str, payload: Any, timeout: float | None) -> str:
         """Push, and return the ref when that is queued, or has failed where `handle_reply` tells of it."""
-        await trio.lowlevel.checkpoint_if_cancelled()
         by_callback = trio.lowlevel.current_task() is self._task
         if not by_callback and not self._inbox.has_room_for_reply:  # a callback would wait for itself
             kept = self.running_socket()._kept(topic, event, payload)
@@ -162,7 +161,7 @@ class Runner:
                 await self._inbox.room_for_reply()
             if scope.cancelled_caught:
                 raise errors.PushTimeout(topic, event, timeout or 0.0, sent=False, waited=timeout)
-            timeout = None if timeout is None else deadline - trio.current_time()
+            timeout = deadline - trio.current_time()
             payload = kept.value()
         self._inbox.expect_reply()
         try:
