@@ -73,6 +73,15 @@ async def test_nothing_is_lost_while_it_is_read(autojump_clock: MockClock) -> No
         assert channel.last_gap is None
 
 
+async def test_a_large_message_that_finds_its_buffer_full_is_not_counted(autojump_clock: MockClock) -> None:
+    async with scripted(buffer=2, overflow="drop_newest") as (socket, peer), socket.join("room") as channel:
+        await first_read(channel, peer)
+        await offer(peer, "room", 1, 2, 3, 4)
+        assert waiting(socket) < 3 * PIECE
+        assert await taken(channel) == [1, 2, -2]
+        assert waiting(socket) == 0
+
+
 @pytest.mark.parametrize("topics", [("idle", "busy"), ("busy", "idle")])
 @pytest.mark.parametrize("policy", ["raise", "drop_oldest", "drop_newest"])
 async def test_it_is_at_the_cost_of_who_has_the_most(
@@ -121,14 +130,15 @@ async def test_many_channels_of_small_messages_are_bounded_together(autojump_clo
 
 
 async def test_the_limit_holds_after_each_look(autojump_clock: MockClock) -> None:
-    limit = 200 * CHARGE
-    async with scripted(buffer=5000, buffer_bytes=limit) as (socket, peer), socket.join("room"):
+    limit, recorder = 200 * CHARGE, Recorder()
+    async with scripted(buffer=5000, buffer_bytes=limit, telemetry=recorder.bus) as (socket, peer), socket.join("room"):
         for count in (200, 1, 822):  # with the reply to the join, 1024 frames, after which all buffers are looked at
             await offer(peer, "room", *range(count), size=1)
         await offer(peer, "room", 0, size=1)
-        assert 170 * CHARGE < waiting(socket) <= limit - limit // 8 + CHARGE, "an eighth is free"
+        assert waiting(socket) == limit - limit // 8 + CHARGE, "an eighth was free"
         await offer(peer, "room", 0, size=40 * CHARGE)
         assert waiting(socket) <= limit
+        assert [overflow.phase for overflow in recorder.named("overflow")] == ["began"]
 
 
 async def test_a_large_message_that_just_fits_drops_nothing(autojump_clock: MockClock) -> None:
@@ -226,6 +236,22 @@ async def test_a_callback_client_is_bounded_too(
     assert kept == sorted(kept)
     assert len(kept) + -sum(number for number in found if number < 0) == 30
     assert (found[1] < 0) == (policy == "drop_oldest"), "the gap stands at its place"
+
+
+async def test_small_messages_for_a_callback_client_are_counted_together(autojump_clock: MockClock) -> None:
+    client, connector, limit = Slow(), Scripted(), 80 * CHARGE
+    async with trio.open_nursery() as nursery:
+        options: Any = {"transport": connector, "buffer": 5000, "buffer_bytes": limit, "overflow": "drop_newest"}
+        nursery.start_soon(partial(run_client, client, URL, **options))
+        await wait_all_tasks_blocked()
+        assert (socket := client.socket) is not None
+        for count in range(50, 1001, 50):
+            await offer(connector.peer, "room", *range(50), size=1)
+            assert waiting(socket) == (count - 1) * CHARGE
+        await offer(connector.peer, "room", *range(50), size=1)
+        await offer(connector.peer, "room", 0, size=1)  # more than 1024, so all that waits is looked at before
+        assert waiting(socket) == limit - limit // 8 + CHARGE
+        nursery.cancel_scope.cancel()
 
 
 @pytest.mark.parametrize(("policy", "found"), [("drop_oldest", [0, -2, 3, 4, 5]), ("drop_newest", [0, -1, 2, -2, 5])])

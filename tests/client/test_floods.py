@@ -10,6 +10,7 @@ from tests.held import blocks_held
 from tests.protocol import wire
 from trio.testing import MockClock, wait_all_tasks_blocked
 
+from slipstream_trio import Channel
 from slipstream_trio.client.turn import FRAMES_A_LOOK, MESSAGES_A_TURN, Turn, turn_of_this_run
 from slipstream_trio.telemetry import Telemetry
 
@@ -40,8 +41,10 @@ async def test_others_run_while_a_batch_is_handled(watched: bool, autojump_clock
                 await trio.lowlevel.checkpoint()
 
         async with socket.join("room") as channel:
-            peer.feed(*(wire.text(None, None, "room", "event", number) for number in range(1000)))
             nursery.start_soon(look)
+            while not seen:  # or it would look when all is handled
+                await trio.lowlevel.checkpoint()
+            peer.feed(*(wire.text(None, None, "room", "event", number) for number in range(1000)))
             received = [(await channel.receive()).payload for _ in range(1000)]
         nursery.cancel_scope.cancel()
     assert received == list(range(1000))
@@ -63,6 +66,33 @@ async def test_a_flood_of_small_frames_is_not_handled_in_the_step_that_read_it(a
         peer.feed(*[wire.text(None, None, "room", "event", 0)] * (MESSAGES_A_TURN + 1))
         assert (await channel.receive()).payload == 0
         assert passed
+
+
+async def test_slow_consumers_hold_up_the_receive_loop_for_50_ms_at_most(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now, taken = 0.0, 0
+    monkeypatch.setattr("time.perf_counter", lambda: now)
+
+    async def read(channel: Channel) -> None:
+        nonlocal now, taken
+        async for _ in channel:
+            taken += 1
+            now += 0.006  # longer than a turn, so each takes one in a pass of the scheduler
+
+    async with scripted(buffer=1000) as (socket, peer), socket.join("slow") as slow, socket.join("quick") as quick:
+        peer.feed(*[wire.text(None, None, "slow", "event", 0)] * 1000)
+        await wait_all_tasks_blocked()
+        async with trio.open_nursery() as nursery:
+            for _ in range(30):  # of whom one at least runs between two steps of the receive loop, in whatever order
+                nursery.start_soon(read, slow)
+            while not taken:
+                await trio.lowlevel.checkpoint()
+            peer.message("slow", "event")  # now that it is read, its buffer is more than half full
+            peer.message("quick", "event")
+            await quick.receive()
+            assert taken <= 200
+            nursery.cancel_scope.cancel()
 
 
 async def test_what_comes_in_a_batch_after_a_close_is_dropped(autojump_clock: MockClock) -> None:

@@ -11,6 +11,7 @@ from tests.client.support import Peer, living_tasks, scripted
 from trio.testing import wait_all_tasks_blocked
 
 from slipstream_trio import Channel, ChannelClosed, Socket, connect
+from slipstream_trio.client.turn import SECONDS_A_READER
 
 COUNT = 20
 """Channels, more than are woken at once."""
@@ -133,6 +134,39 @@ async def test_one_task_wakes_the_readers_however_many_batches_come(
         await wait_all_tasks_blocked()
     assert len(tasks) > 50
     assert max(tasks) <= before + 1
+
+
+async def test_readers_are_woken_after_a_while_though_batch_follows_batch(
+    autojump_clock: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now, received, waiting = 0.0, 0, list[int]()
+    monkeypatch.setattr("time.perf_counter", lambda: now)
+    fed = iter(range(50))
+
+    async def read(channel: Channel) -> None:
+        nonlocal received
+        async for _ in channel:
+            received += 1
+
+    async with scripted() as (socket, peer), AsyncExitStack() as stack, trio.open_nursery() as nursery:
+        channels = await joined(stack, socket)
+
+        def feed_next() -> None:
+            nonlocal now
+            now += 0.3 * COUNT * SECONDS_A_READER
+            for number in islice(fed, 1):
+                feed(peer, channels, number)
+                waiting.append((number + 1) * COUNT - received)
+
+        for channel in channels:
+            nursery.start_soon(read, channel)
+        await wait_all_tasks_blocked()
+        peer.handing_over = feed_next
+        feed_next()
+        await wait_all_tasks_blocked()
+        assert (received, len(waiting)) == (50 * COUNT, 50)
+        assert 3 * COUNT <= max(waiting) <= 10 * COUNT
+        nursery.cancel_scope.cancel()
 
 
 @pytest.mark.parametrize("catching_up", [0.05, 0.0], ids=["", "and the machine is so busy that its time is over"])

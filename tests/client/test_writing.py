@@ -57,6 +57,19 @@ async def test_the_writers_task_ends_each_time_it_has_nothing_to_do(autojump_clo
         assert len(set(idle)) == 1
 
 
+async def test_the_writers_task_ends_after_a_write_that_took_long(autojump_clock: MockClock) -> None:
+    async with scripted(heartbeat_interval=None) as (socket, peer), socket.join("room") as channel:
+        await trio.sleep(3)
+        idle = living_tasks()
+        peer.pause()
+        await channel.send("event")
+        await trio.sleep(3)
+        assert living_tasks() > idle
+        peer.resume()
+        await trio.sleep(3)
+        assert living_tasks() == idle
+
+
 async def test_the_writers_task_ends_in_another_socket_of_the_run_too(autojump_clock: MockClock) -> None:
     idle: list[int] = []
     for _ in range(2):
