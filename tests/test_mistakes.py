@@ -9,7 +9,7 @@ import socket as stdlib_socket
 import sys
 from collections.abc import Awaitable, Callable
 from enum import Enum
-from functools import partial
+from functools import partial, partialmethod
 from pathlib import Path
 from typing import Any
 
@@ -152,6 +152,10 @@ AT_ONCE: dict[str, tuple[Callable[[], object], str]] = {
         lambda: derived(on_message=of_one),
         "Lobby.on_message: Client has no such callback, so it would never be called; did you mean 'handle_message'?",
     ),
+    "callback with another prefix": (
+        lambda: derived(handle_on_join=asynchronous),
+        "Lobby.handle_on_join: Client has no such callback, so it would never be called; did you mean 'handle_join'?",
+    ),
     "no httpcore": (
         lambda: without_httpcore(),  # noqa: PLW0108 - which comes below
         "transport: 'longpoll' needs httpcore: pip install 'slipstream-trio[longpoll]'",
@@ -190,6 +194,7 @@ def test_methods_of_ones_own_and_wrapped_callbacks_are_left_alone() -> None:
 
     wrapper.__wrapped__ = of_one  # type: ignore[attr-defined]
     derived(handle_order=handle_order, on_payment=synchronous, handle_message=wrapper)
+    derived(handle_join=partialmethod(of_one), handle_messages=True)
 
 
 # What needs one

@@ -113,7 +113,10 @@ async def test_what_users_print_says_what_it_is(autojump_clock: MockClock) -> No
         "3 messages were dropped (overflow) from 2026-01-01 00:00:00.000+00:00 to 2026-01-01 00:00:00.000+00:00"
     )
     assert str(Gap("rejoined", moment, moment)).startswith("messages may be missing (rejoined) from 2026")
-    assert repr(Client()) == "<Client does not run>"
+    client = Client()
+    assert repr(client) == "<Client does not run>"
+    client.cast("early")
+    assert repr(client) == "<Client does not run>"
     async with scripted() as (socket, peer), socket.join("lab") as channel:
         peer.message("lab", "tick")
         await trio.sleep(1)

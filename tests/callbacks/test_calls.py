@@ -1,6 +1,8 @@
 """Calls, casts and infos of other tasks."""
 
+import gc
 import re
+import weakref
 from functools import partial
 from typing import Any
 
@@ -84,6 +86,23 @@ async def test_a_call_answered_before_its_callback_returns_has_that_answer(autoj
     async with a_world() as world, running(world, client):
         assert await client.call("?") == "soon"
         client.stop()
+
+
+async def test_calls_that_were_answered_are_forgotten(autojump_clock: MockClock) -> None:
+    callers: list[weakref.ref[Caller]] = []
+
+    async def answer(message: Any, caller: Caller) -> None:
+        callers.append(weakref.ref(caller))
+
+    client = Told(call=answer)
+    async with a_world() as world:
+        world.telemetry.detach("world")
+        async with running(world, client):
+            for message in range(3):
+                await client.call(message)
+            gc.collect()
+            assert [caller() for caller in callers[:2]] == [None, None]
+            client.stop()
 
 
 async def test_a_call_can_be_answered_by_an_error(autojump_clock: MockClock) -> None:

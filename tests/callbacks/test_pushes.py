@@ -104,8 +104,9 @@ async def test_a_push_waits_for_the_join(autojump_clock: MockClock) -> None:
 @pytest.mark.parametrize("topic", ["room:1", "room:not joined"])
 async def test_what_cannot_be_pushed_raises_at_once_wherever_it_goes(topic: str, autojump_clock: MockClock) -> None:
     async def push(_: Any) -> None:
-        with pytest.raises(SerializationError):
+        with pytest.raises(SerializationError) as raised:
             await client.push(topic, "echo", {1, 2})
+        assert raised.traceback[-1].name == "push", "its way through the library helps no user"
         with pytest.raises(SerializationError):
             await client.push(topic, 5)  # type: ignore[arg-type]
         with pytest.raises(SerializationError):

@@ -158,6 +158,20 @@ async def test_what_waits_for_a_state_is_bounded_in_bytes(*, followed: bool, aut
                 assert list(opened_late) == [str(number) for number in range(80 - 31, 80)]
 
 
+async def test_what_waits_for_a_state_may_just_reach_its_bound(autojump_clock: MockClock) -> None:
+    def said(key: str, size: int) -> str:
+        empty = wire.text(None, None, "room", "presence_diff", {"joins": {key: metas("")}})
+        return wire.text(None, None, "room", "presence_diff", {"joins": {key: metas("x" * (size - len(empty)))}})
+
+    for size, kept in ((KIB, {"a", "b"}), (KIB + 1, {"b"})):
+        async with scripted() as (socket, peer), socket.join("room") as channel:
+            peer.feed(said("a", KIB * KIB - KIB), said("b", size))
+            peer.message("room", "presence_state", {})
+            await settle()
+            async with channel.presence() as presence:
+                assert set(presence) == kept
+
+
 async def test_one_that_waits_for_a_state_is_kept_however_large(autojump_clock: MockClock) -> None:
     async with world() as there:
         async with there.connect() as socket, socket.join("room:1") as channel, channel.presence() as presence:
@@ -340,6 +354,7 @@ class Odd(V2Serializer):
     def decode(self, frame: Frame) -> Message:
         message = super().decode(frame)
         if message.event == "presence_state":
+            message.payload["a"]["odd"] = deque([1, 2])
             message.payload["a"]["metas"][0]["odd"] = deque([1, 2])
         return message
 
@@ -349,8 +364,9 @@ async def test_what_a_serializer_of_the_users_decoded_is_copied_too(autojump_clo
         async with there.connect(serializer=Odd()) as socket, socket.join("room:1") as channel:
             async with channel.presence() as presence:
                 await state(there, a=metas("1"))
-                spoil(presence["a"]["metas"][0]["odd"])
-                assert presence["a"]["metas"][0]["odd"] == deque([1, 2])
+                for holder in (presence["a"], presence["a"]["metas"][0]):
+                    spoil(holder["odd"])
+                assert (presence["a"]["odd"], presence["a"]["metas"][0]["odd"]) == (deque([1, 2]), deque([1, 2]))
 
 
 class Binary(V2Serializer):
