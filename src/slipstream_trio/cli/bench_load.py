@@ -1,8 +1,7 @@
 """A process of a load test: it connects, joins and pushes by its plan, and tells each second what happened.
 
 The plan comes as a line of JSON on the standard input, and the load ends early when that is closed. What happens goes
-to the standard output, a line of JSON a second. Pushes are due at fixed times, whatever became of those before (an open
-loop), and their latency counts from then: a server that stalls makes all that were due meanwhile late.
+to the standard output, a line of JSON a second. It is an open loop, as the command's help says.
 """
 
 import json

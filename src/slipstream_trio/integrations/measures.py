@@ -13,36 +13,31 @@ from ..trace.export_spans import COMMANDS, TopicPattern
 from ..trace.text import in_a_word
 from .attachment import Attachment
 
-Kind = Literal["gauge", "counter", "histogram"]
+BUCKETS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)  # bounds, in seconds
 
 
 @frozen(eq=False)
 class Instrument:
-    """A measured quantity: a "gauge" goes up and down, a "counter" up only; a "histogram" has the bounds of buckets."""
+    """A measured quantity: a "gauge" goes up and down, a "counter" up only; a "histogram" has `BUCKETS`."""
 
     name: str
-    kind: Kind
+    kind: Literal["gauge", "counter", "histogram"]
     unit: str  # UCUM's: "s" is seconds, "{…}" counts things
     description: str
-    labels: tuple[str, ...] = ()
-    buckets: tuple[float, ...] = field(default=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10))
-
-
-def _named(name: str, kind: Kind, unit: str, description: str, *labels: str) -> Instrument:
-    return Instrument(f"slipstream.{name}", kind, unit, description, labels)
+    labels: str = ""  # their names, as words
 
 
 INSTRUMENTS: Final = (
-    _named("connections", "gauge", "{connection}", "Connections that are open."),
-    _named("connects", "counter", "{attempt}", "Attempts to connect, by outcome.", "outcome"),
-    _named("messages", "counter", "{message}", "Messages sent and received.", "direction", "topic", "event"),
-    _named("push.duration", "histogram", "s", "From a push to its reply.", "topic", "event", "outcome"),
-    _named("joins", "counter", "{join}", "Joins and rejoins, by outcome.", "topic", "outcome"),
-    _named("reconnects", "counter", "{attempt}", "Reconnects scheduled, by reason.", "reason"),
-    _named("gaps", "counter", "{gap}", "Gaps, where messages may be missing.", "topic", "reason"),
-    _named("dropped", "counter", "{message}", "Messages unclaimed, never sent, or too many.", "direction", "reason"),
-    _named("overflows", "counter", "{episode}", "Episodes of a consumer's full buffer.", "topic", "policy"),
-    _named("heartbeat.duration", "histogram", "s", "Round trips of heartbeats."),
+    Instrument("connections", "gauge", "{connection}", "Connections that are open."),
+    Instrument("connects", "counter", "{attempt}", "Attempts to connect, by outcome.", "outcome"),
+    Instrument("messages", "counter", "{message}", "Messages sent and received.", "direction topic event"),
+    Instrument("push.duration", "histogram", "s", "From a push to its reply.", "topic event outcome"),
+    Instrument("joins", "counter", "{join}", "Joins and rejoins, by outcome.", "topic outcome"),
+    Instrument("reconnects", "counter", "{attempt}", "Reconnects scheduled, by reason.", "reason"),
+    Instrument("gaps", "counter", "{gap}", "Gaps, where messages may be missing.", "topic reason"),
+    Instrument("dropped", "counter", "{message}", "Messages unclaimed, never sent, or too many.", "direction reason"),
+    Instrument("overflows", "counter", "{episode}", "Episodes of a consumer's full buffer.", "topic policy"),
+    Instrument("heartbeat.duration", "histogram", "s", "Round trips of heartbeats."),
 )
 CONNECTIONS, CONNECTS, MESSAGES, PUSHES, JOINS, RECONNECTS, GAPS, DROPS, OVERFLOWS, HEARTBEATS = INSTRUMENTS
 

@@ -8,7 +8,7 @@ from ..errors.base import lacks
 from ..telemetry import Telemetry, default_telemetry
 from ..trace.export_spans import TopicPattern, topic_pattern
 from .attachment import Attachment
-from .measures import INSTRUMENTS, Instrument, attach_measures
+from .measures import BUCKETS, INSTRUMENTS, Instrument, attach_measures
 
 try:
     from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
@@ -58,8 +58,8 @@ def attach(
 
 
 def _create(instrument: Instrument) -> Counter | Gauge | Histogram:
-    name = instrument.name.replace(".", "_") + ("_seconds" if instrument.unit == "s" else "")
+    name = f"slipstream_{instrument.name.replace('.', '_')}" + ("_seconds" if instrument.unit == "s" else "")
     if instrument.kind == "histogram":
-        return Histogram(name, instrument.description, instrument.labels, registry=None, buckets=instrument.buckets)
+        return Histogram(name, instrument.description, instrument.labels.split(), registry=None, buckets=BUCKETS)
     kind = Gauge if instrument.kind == "gauge" else Counter
-    return kind(name, instrument.description, instrument.labels, registry=None)
+    return kind(name, instrument.description, instrument.labels.split(), registry=None)

@@ -10,7 +10,7 @@ from opentelemetry.metrics import Meter, MeterProvider
 from ...telemetry import Telemetry, default_telemetry
 from ...trace.export_spans import TopicPattern, topic_pattern
 from ..attachment import Attachment
-from ..measures import INSTRUMENTS, Instrument, attach_measures
+from ..measures import BUCKETS, INSTRUMENTS, Instrument, attach_measures
 
 HANDLER: Final = "slipstream_trio.integrations.opentelemetry.metrics"
 
@@ -39,16 +39,16 @@ def attach_metrics(
     recordings = {instrument: _create(meter, instrument) for instrument in INSTRUMENTS}
 
     def child(instrument: Instrument, labels: tuple[str, ...]) -> Callable[[float], None]:
-        names = (f"slipstream.{name}" for name in instrument.labels)
+        names = (f"slipstream.{name}" for name in instrument.labels.split())
         return partial(recordings[instrument], attributes=dict(zip(names, labels, strict=True)))
 
     return attach_measures(HANDLER, telemetry, child, pattern=pattern, limit=limit, messages=messages)
 
 
 def _create(meter: Meter, instrument: Instrument) -> Callable[..., None]:
-    its = instrument.name, instrument.unit, instrument.description
+    its = f"slipstream.{instrument.name}", instrument.unit, instrument.description
     if instrument.kind == "gauge":
         return meter.create_up_down_counter(*its).add
     if instrument.kind == "counter":
         return meter.create_counter(*its).add
-    return meter.create_histogram(*its, explicit_bucket_boundaries_advisory=instrument.buckets).record
+    return meter.create_histogram(*its, explicit_bucket_boundaries_advisory=BUCKETS).record
