@@ -48,9 +48,10 @@ def print_tables(output: Output, summary: Statistics, *, sections: Collection[st
         columns = [*keys, *_numbers(name, shown, summary.seconds)]
         output.print()
         output.print(TITLES[name], BOLD)
-        width = None if output.width is None else output.width - 1
-        for number, line in enumerate(_lines(columns, width)):
-            output.print(line, *([FAINT] if number == 0 else []))
+        head, *rows = _lines(columns, math.inf if output.width is None else output.width - 1)
+        output.print(head, FAINT)
+        for row in rows:
+            output.print(row)
         if len(groups) > len(shown):
             output.print(f"  and {len(groups) - len(shown):,} more: --top 0 shows all", FAINT)
 
@@ -84,13 +85,12 @@ def _outcomes(group: Group) -> str:
     return ", ".join(shown) + (", …" if len(group.outcomes) > len(shown) else "")
 
 
-def _lines(columns: Sequence[Column], width: int | None) -> Iterator[str]:
+def _lines(columns: Sequence[Column], room: float) -> Iterator[str]:
     """Give head and rows; on narrow terminals expendable columns are left out, and long topics cut."""
 
     def widths_of(columns: Sequence[Column]) -> list[int]:
         return [max(map(cells, texts)) for _, texts in columns]
 
-    room = math.inf if width is None else width
     for head in EXPENDABLE:
         if sum(widths_of(columns)) + 2 * len(columns) > room:
             columns = [column for column in columns if column[1][0] != head]

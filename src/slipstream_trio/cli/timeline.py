@@ -56,14 +56,18 @@ class Timeline:
         self._output.print(f"{time} {ids}  {text}{'  detail' if self._detail else ''}", FAINT, UNDERLINE)
 
     def line(self, glance: Glance) -> None:
-        if self._output.width is None:
-            self._print_whole(glance)
-            return
-        line, origin, style = glance.line, glance.record.origin, self._output.style
-        span_id = glance.record.span_id or ""
-        connection, number = origin.connection_id or "-", getattr(glance.record, "line", "")
-        way = ONCE if not span_id else CLIENT if glance.record.name[1] == "client" else WAYS[line.direction]
+        line, record, origin, style = glance.line, glance.record, glance.record.origin, self._output.style
+        span_id, connection, number = record.span_id or "", origin.connection_id or "-", getattr(record, "line", "")
         took = "" if line.took is None else duration(line.took)
+        if (width := self._output.width) is None:  # it is not cut: made at once, as files may have millions of lines
+            numbers = f"{number:>6} {origin.socket_id:8.8} " if self._recorded else ""
+            self._output.print(
+                f"{self._time(glance)} {numbers}{connection:8.8} {span_id:8.8} "
+                f"{_columns(line.direction, line.what, line.topic, line.event, line.status)} {took.rjust(TOOK)}  "
+                f"{line.detail(self._secrets)}".rstrip()
+            )
+            return
+        way = ONCE if not span_id else CLIENT if record.name[1] == "client" else WAYS[line.direction]
         numbers = f"{fit(f'{number:>6}', 6)} {origin.socket_id[: self._id]:{self._id}}"
         shown = [
             style(self._time(glance), FAINT),
@@ -82,20 +86,8 @@ class Timeline:
         self._output.print(" ".join(shown).rstrip())
         told = line.mood == "bad" or line.payload not in (NO_PAYLOAD, {})
         if not room and told and (detail := line.detail(self._secrets)):
-            width = self._output.width
             indent = max(width - 1 - self._topic - self._event - TOOK - 17, 4)
             self._output.print(f"{'':{indent}}{fit(detail, width - 1 - indent).rstrip()}", FAINT)
-
-    def _print_whole(self, glance: Glance) -> None:
-        """Print a line that is not cut, at once, as files may have millions of them."""
-        line, origin, record = glance.line, glance.record.origin, glance.record
-        took = "" if line.took is None else duration(line.took)
-        numbers = f"{getattr(record, 'line', ''):>6} {origin.socket_id:8.8} " if self._recorded else ""
-        self._output.print(
-            f"{self._time(glance)} {numbers}{origin.connection_id or '-':8.8} {record.span_id or '':8.8} "
-            f"{_columns(line.direction, line.what, line.topic, line.event, line.status)} {took.rjust(TOOK)}  "
-            f"{line.detail(self._secrets)}".rstrip()
-        )
 
     def note(self, text: str) -> None:
         """Print a remark between the lines."""
