@@ -51,7 +51,7 @@ STDOUT: Final = "-"
 
 def add_arguments(parser: ArgumentParser) -> None:
     add_paths(parser)
-    parser.add_argument("--to", required=True, choices=TARGETS, help="what to turn it into")
+    parser.add_argument("--to", required=True, choices=[*TARGETS], help="what to turn it into")
     written = "the file or directory to write; .gz compresses; -: standard output"
     parser.add_argument("-o", "--output", metavar="FILE", help=written)
     add_force(parser)
