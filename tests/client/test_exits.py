@@ -9,7 +9,7 @@ import pytest
 import trio
 from tests.client.support import URL, Recorder, Scripted, scripted
 from tests.held import objects_held
-from tests.recovery.support import Outcomes, settle
+from tests.recovery.support import Outcomes, settle, until
 from tests.scheduling import in_any_order, play
 from trio.testing import MockClock
 
@@ -151,6 +151,19 @@ async def test_a_channel_without_a_block_has_its_time_behind_a_row_of_exits(auto
             async with socket.join("1"):
                 began = trio.current_time()
         assert trio.current_time() - began == pytest.approx(4)
+
+
+async def test_a_leave_that_sends_nothing_has_ended_with_its_block_also_when_the_time_is_over(
+    autojump_clock: MockClock,
+) -> None:
+    connector, recorder = Scripted(), Recorder()
+    async with connect(URL, transport=connector, telemetry=recorder.bus, leave_timeout=2) as socket:
+        async with socket.join("1"):
+            async with socket.join("2"):
+                connector.peer.end()
+                await until(lambda: socket.status != "connected")
+            autojump_clock.jump(3)
+        assert [stop.metadata["topic"] for stop in recorder.named("leave", "stop")] == ["2", "1"]
 
 
 async def test_an_answered_leave_of_a_row_does_not_wait(autojump_clock: MockClock) -> None:

@@ -215,6 +215,15 @@ async def test_a_payload_that_waits_is_copied_for_it(autojump_clock: MockClock) 
         assert (await connection.expect_push()).payload == {"n": 1}
 
 
+async def test_its_way_through_the_core_is_shown_to_no_user(autojump_clock: MockClock) -> None:
+    serializer = Mine(lambda message: message.event in ("phx_join", "heartbeat"))
+    async with scripted(serializer=serializer, heartbeat_interval=None) as (socket, _):
+        for call in (socket.channel("room:1").join, socket.ping):
+            with pytest.raises(SerializationError) as raised:
+                await call()
+            assert not [line for line in raised.traceback if "protocol" in line.path.parts]
+
+
 async def test_a_payload_that_cannot_be_copied_again_gives_its_slot_back(autojump_clock: MockClock) -> None:
     class Copied:
         copies = count(1)

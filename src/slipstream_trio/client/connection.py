@@ -280,9 +280,8 @@ class Connection:
     def _opened(self, request: OpenRequest, transport: Transport, now: float) -> None:
         self.received = now
         self._socket._supervisor.cookies.keep(request, transport.response_headers)
-        if transport.response_headers:
-            redact = redactor(secrets_of(request))
-            self.response_headers = tuple((name, redact(value)) for name, value in transport.response_headers)
+        redact = redactor(secrets_of(request))
+        self.response_headers = tuple((name, redact(value)) for name, value in transport.response_headers)
         url = shown_url(request, self._state.options)
         self.handle(protocol.TransportOpened(now, masked(self.response_headers), url))
 
