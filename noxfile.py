@@ -292,6 +292,18 @@ def mutation(session: nox.Session) -> None:
 
 
 @nox.session(default=False)
+def client_mutation(session: nox.Session) -> None:
+    """Test the tests of the client with mistakes; takes an hour. Arguments choose functions, as `-- 'join.Joins.*'`."""
+    session.install("-e", ALL_EXTRAS, *group("test"))
+    chosen = [word for pattern in session.posargs or ["*"] for word in ("--mutants", pattern)]
+    others = [f"tests/{folder}" for folder in ("autobahn", "everywhere", "fuzz", "protocol", "trace")]
+    ignored = [f"--ignore={folder}" for folder in (*GUESTS, *others)]
+    tests = ("tests", "-m", "not once", *ignored)
+    quick = {"SLIPSTREAM_EXAMPLES": "0.1"}
+    session.run("pytest", "-sq", "-p", "no:cacheprovider", "-p", "tests.mutants.plugin", *chosen, *tests, env=quick)
+
+
+@nox.session(default=False)
 def javascript(session: nox.Session) -> None:
     """Talk to the server for tests with the official JavaScript client; needs Node and npm, and skips without them."""
     session.install("-e", ".[testing]", *group("test"))
