@@ -202,7 +202,7 @@ class Supervisor:
             connection, ask = await self._begin(attempt, generation)
             lived = await connection.run(self._connector, ask)
             await finished(socket._unsettled)  # where many wait for the end of a connection, it takes a while to tell
-            error, disconnect = self._end_of(connection, lived, step)
+            error, disconnect = self._end_of(connection, lived)
             if socket._lifecycle.asked is not None:
                 return
             if disconnect.lived is not None:
@@ -232,21 +232,21 @@ class Supervisor:
             await trio.sleep(delay)
         self._waiting = None
 
-    def _end_of(self, connection: Connection, lived: float | None, step: int) -> tuple[Exception, Disconnect]:
+    def _end_of(self, connection: Connection, lived: float | None) -> tuple[Exception, Disconnect]:
         """Return what to raise for a connection that has ended, and what its end was."""
         socket, mistake, failure = self.socket, connection.option_error, connection.failure
         if mistake is not None:
-            return mistake, Disconnect(OPTION_FAILED, step=step, error=mistake, ended_by="client")
+            return mistake, Disconnect(OPTION_FAILED, error=mistake, ended_by="client")
         if failure is None:
             lost = socket._lifecycle.lost()
             told = partial(Disconnect, lost.reason, code=lost.code, message=lost.message, ended_by=lost.ended_by)
-            return lost, told(lived=lived, step=step)
+            return lost, told(lived=lived)
         if not isinstance(failure, ConnectionRejected):
-            return failure, Disconnect(failure.reason, step=step, error=failure, ended_by="network")
+            return failure, Disconnect(failure.reason, error=failure, ended_by="network")
         limit = socket._configuration.retry_after_limit
         wait = retry_after(failure.headers, socket._emitter.utc_now().timestamp(), limit)
         told = partial(Disconnect, "rejected", status=failure.status, retry_after=wait)
-        return failure, told(step=step, error=failure, ended_by="server")
+        return failure, told(error=failure, ended_by="server")
 
     def _falls_back(self, disconnect: Disconnect) -> bool:
         """Choose the transport of the next attempt; returns whether that is the fallback, which follows at once.

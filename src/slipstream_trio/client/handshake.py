@@ -52,9 +52,9 @@ Headers = Mapping[str, str] | Sequence[tuple[str, str]]
 # Asking
 
 
-async def ask(option: Any) -> Any:
-    """Return an option's value; a function is called, and awaited if it is async."""
-    value = option() if callable(option) else option
+async def ask(function: Callable[[], Any]) -> Any:
+    """Return what a function of the user's returns, sync or async."""
+    value = function()
     return await value if inspect.isawaitable(value) else value
 
 

@@ -209,8 +209,7 @@ class Pushes:
     def serve(self) -> None:
         """Let the next calls take their turns, while there is room; the writer goes on with those that are left."""
         connection = self._socket._connection
-        if connection is None:
-            return
+        assert connection is not None  # nobody has a turn before there is one
         if connection.handling:
             connection.afterwards(self.serve)
             return
