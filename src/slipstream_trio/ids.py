@@ -6,7 +6,6 @@ from typing import Final, Protocol
 
 __all__ = ["IdSource", "RandomIds"]
 
-TRACE_BITS: Final = 128
 SPAN_BITS: Final = 64
 DIGITS: Final = SPAN_BITS // 4
 
@@ -40,7 +39,7 @@ class RandomIds:
 
     def trace_id(self) -> str:
         """Return 32 lowercase hex digits, not all zero."""
-        return f"{self._random.getrandbits(TRACE_BITS) or 1:032x}"
+        return f"{self._random.getrandbits(128) or 1:032x}"
 
     def span_id(self) -> str:
         """Return 16 lowercase hex digits, not all zero."""

@@ -122,7 +122,7 @@ def test_leaving_the_block_waits_for_no_other_try(disk: Disk, tmp_path: Path, mo
 # What a recording knows of what it did not take
 
 
-class Unencodable(View[str, str, str]):
+class Unencodable(View):
     """Joins that cannot be taken apart."""
 
     def __init__(self) -> None:

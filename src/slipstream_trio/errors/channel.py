@@ -47,12 +47,10 @@ class JoinTimeout(SlipstreamError):
 
     def __str__(self) -> str:
         join, within = f"the join of {self.topic!r}", f"within {self.timeout} s"
-        if self.sent is False:
-            why = (
-                "as the socket was not connected, other joins came first, or the function for its payload took too long"
-            )
-            return f"{join} was not sent {within}, {why}; see join_timeout"
-        return f"no answer to {join} {within}; see join_timeout"
+        if self.sent is not False:
+            return f"no answer to {join} {within}; see join_timeout"
+        why = "as the socket was not connected, other joins came first, or the function for its payload took too long"
+        return f"{join} was not sent {within}, {why}; see join_timeout"
 
 
 class AlreadyJoined(SlipstreamError):

@@ -67,7 +67,14 @@ class ConnectionRejected(ConnectError):
     """
 
     def __init__(self, status: int, headers: Sequence[tuple[str, str]] = (), body: str = "") -> None:
-        super().__init__(_rejection(status, headers, body))
+        hint = _HINTS.get(status, "")
+        if status in (400, 426) and _PLAIN_TO_TLS.search(body):
+            hint = "; that port expects TLS: the URL should begin with wss:// rather than ws://"
+        location = dict(headers).get("location")
+        if status in _REDIRECTS and location is not None:
+            hint = f"; it redirects to {location[:200]!r}: connect to that URL, if you trust it"
+        said = f": {body[:200]!r}" if body else ""
+        super().__init__(f"the server refused the connection with HTTP status {status}{said}{hint}")
         self.status: int = status
         self.headers: tuple[tuple[str, str], ...] = tuple(headers)
         self.body = body
@@ -81,6 +88,7 @@ _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 _PROXY: Final = "let it pass on the headers Upgrade and Connection"
 
 _HINTS: Final[Mapping[int, str]] = {
+    **dict.fromkeys(_REDIRECTS, "; its answer lacks a Location"),
     200: f"; that is an ordinary page: check the URL's path, or, if a proxy is between, {_PROXY}",
     400: f"; the request was not understood as an upgrade: if a proxy is between, {_PROXY}",
     401: "; check the credentials",
@@ -102,19 +110,6 @@ _HINTS: Final[Mapping[int, str]] = {
 
 _PLAIN_TO_TLS: Final = re.compile(r"HTTPS (?:port|server)|SSL-enabled server port", re.IGNORECASE)
 """The answers of nginx, Go and Apache to plain text on a TLS port."""
-
-
-def _rejection(status: int, headers: Sequence[tuple[str, str]], body: str) -> str:
-    hint = _HINTS.get(status, "")
-    if status in (400, 426) and _PLAIN_TO_TLS.search(body):
-        hint = "; that port expects TLS: the URL should begin with wss:// rather than ws://"
-    location = dict(headers).get("location")
-    if status in _REDIRECTS:
-        hint = "; its answer lacks a Location"
-        if location is not None:
-            hint = f"; it redirects to {location[:200]!r}: connect to that URL, if you trust it"
-    said = f": {body[:200]!r}" if body else ""
-    return f"the server refused the connection with HTTP status {status}{said}{hint}"
 
 
 class ConnectionLost(SlipstreamError):

@@ -89,7 +89,6 @@ class _Measures:
     _open: dict[str, bool] = field(factory=dict, init=False)  # by the ids of connections that have begun
 
     def handle(self, record: records.Record) -> None:  # noqa: C901, PLR0912 - a case for each record
-        """Measure a record."""
         add = self._add
         match record:
             case records.HandleStop():

@@ -76,7 +76,10 @@ class StdlibCodec:
         except ValueError as error:
             raise ProtocolError(f"not JSON: {error}") from None
         if "\\ud" in text or "\\uD" in text:
-            _refuse_surrogates(value)
+            try:
+                json.dumps(value, ensure_ascii=False).encode()
+            except UnicodeEncodeError:
+                raise ProtocolError("not JSON: a lone surrogate") from None
         return value
 
     def decode_message(self, text: str) -> Message:
@@ -263,10 +266,3 @@ def _bounded(text: str) -> int:
 
 def _no_constant(name: str) -> Any:
     raise ValueError(f"{name} is not JSON")
-
-
-def _refuse_surrogates(value: Any) -> None:
-    try:
-        json.dumps(value, ensure_ascii=False).encode()
-    except UnicodeEncodeError:
-        raise ProtocolError("not JSON: a lone surrogate") from None

@@ -34,7 +34,6 @@ class Draft:
         self._serializer = serializer
         limit = state.options.heartbeat_timeout
         self._limit: float = LIMIT if limit is None else limit
-        self._beats = state.options.heartbeat_interval is not None
 
     def transition(self, message: Any) -> Transition:
         """Return what the input did; where it changed nothing, the state is the very one before."""
@@ -102,7 +101,6 @@ class Draft:
         self.effects.append(events.CloseTransport(close.code, ""))
 
     def _time_out(self, topic: str) -> None:
-        """Do what is due for a topic, whose deadline has come."""
         pending = self.topics.pending.get(topic)
         if pending is None:
             self.left(topic, "timeout")
@@ -175,7 +173,7 @@ class Draft:
     def _loses_turn(self, turns: Turns) -> bool:
         """Tell whether the first join has to make room, though the server has answered nothing."""
         # Without heartbeats nothing else might ever end the turn of a join that took too long, or was given up.
-        if self._beats or not turns.first:
+        if self.before.options.heartbeat_interval is not None or not turns.first:
             return False
         number, topic = turns.first, turns.topic
         pending = self.topics.pending_join(topic, number)

@@ -63,14 +63,26 @@ class V2Serializer:
 
     def decode(self, frame: Frame) -> Message:
         """Return the message of a frame from the server; raises `ProtocolError`."""
-        if not isinstance(frame, str):
-            return _decode_binary(frame)
-        try:
-            return self._decode_text(frame)
-        except ProtocolError:
-            if frame[:1] in ("\x00", "\x01", "\x02"):
-                raise ProtocolError("a binary message as text: long-polling brings those to servers only") from None
-            raise
+        if isinstance(frame, str):
+            try:
+                return self._decode_text(frame)
+            except ProtocolError:
+                if frame[:1] in ("\x00", "\x01", "\x02"):
+                    raise ProtocolError("a binary message as text: long-polling brings those to servers only") from None
+                raise
+        match frame[:1]:  # a push has no ref, a broadcast neither ref nor join_ref, a reply has a status
+            case b"\x00":
+                (join_ref, topic, event), payload = split_binary(frame, 3)
+                return Message(join_ref or None, None, topic, event, payload)
+            case b"\x01":
+                (join_ref, ref, topic, status), response = split_binary(frame, 4)
+                return Message(join_ref or None, ref, topic, REPLY, {"status": status, "response": response})
+            case b"\x02":
+                (topic, event), payload = split_binary(frame, 2)
+                return Message(None, None, topic, event, payload)
+            case b"":
+                raise ProtocolError("an empty binary frame")
+        raise ProtocolError(f"a binary frame of unknown kind {frame[0]}")
 
 
 class V1Serializer:
@@ -166,38 +178,17 @@ def _inside(value: Any) -> Iterator[tuple[str | int, Any]]:
 
 def join_binary(kind: int, strings: Mapping[str, str], payload: bytes) -> bytes:
     """Return a binary frame: its kind, a length for each of its strings, these strings, and the payload behind them."""
-    encoded = [_field(name, text) for name, text in strings.items()]
+    encoded = []
+    for name, text in strings.items():
+        try:
+            data = text.encode()
+        except UnicodeEncodeError as error:
+            raise SerializationError(f"{name}: {error}") from None
+        if len(data) > _LONGEST:
+            problem = f"a binary push's {name} has at most {_LONGEST} bytes, this one has {len(data)}"
+            raise SerializationError(f"{problem}: send the payload as JSON, or use a shorter one")
+        encoded.append(data)
     return b"".join([bytes([kind, *map(len, encoded)]), *encoded, payload])
-
-
-def _field(name: str, text: str) -> bytes:
-    try:
-        data = text.encode()
-    except UnicodeEncodeError as error:
-        raise SerializationError(f"{name}: {error}") from None
-    if len(data) > _LONGEST:
-        raise SerializationError(
-            f"a binary push's {name} has at most {_LONGEST} bytes, this one has {len(data)}: "
-            "send the payload as JSON, or use a shorter one"
-        )
-    return data
-
-
-def _decode_binary(frame: bytes) -> Message:
-    """Binary, server to client: a push has no ref, a broadcast neither ref nor join_ref, a reply has a status."""
-    match frame[:1]:
-        case b"\x00":
-            (join_ref, topic, event), payload = split_binary(frame, 3)
-            return Message(join_ref or None, None, topic, event, payload)
-        case b"\x01":
-            (join_ref, ref, topic, status), response = split_binary(frame, 4)
-            return Message(join_ref or None, ref, topic, REPLY, {"status": status, "response": response})
-        case b"\x02":
-            (topic, event), payload = split_binary(frame, 2)
-            return Message(None, None, topic, event, payload)
-        case b"":
-            raise ProtocolError("an empty binary frame")
-    raise ProtocolError(f"a binary frame of unknown kind {frame[0]}")
 
 
 def split_binary(frame: bytes, count: int) -> tuple[list[str], bytes]:

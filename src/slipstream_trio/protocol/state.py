@@ -82,55 +82,43 @@ class Heartbeat:
     deadline: float | None = None
 
 
-K = TypeVar("K")
-V = TypeVar("V")
-R = TypeVar("R")
-
-
-class View(Mapping[K, V], Generic[K, V, R]):
+class View(Mapping[str, Any]):
     """A mapping that shows one value of each record of another mapping, by default in that one's order."""
 
     __slots__ = ("_order", "_records", "_value")
 
     def __init__(
-        self, records: Mapping[K, R], value: Callable[[R], V], order: Callable[[tuple[K, R]], Any] | None = None
+        self, records: Mapping[str, Any], value: Callable[[Any], Any], order: Callable[[Any], Any] | None = None
     ) -> None:
         self._records = records
         self._value = value
         self._order = order
 
-    def __getitem__(self, key: K) -> V:
+    def __getitem__(self, key: str) -> Any:
         return self._value(self._records[key])
 
     def __len__(self) -> int:
         return len(self._records)
 
-    def __iter__(self) -> Iterator[K]:
+    def __iter__(self) -> Iterator[str]:
         if self._order is None:
             return iter(self._records)
         # That of a persistent map differs from one run of Python to the next; whatever is made of a state must not.
         return (key for key, _ in sorted(self._records.items(), key=self._order))
 
-    def __eq__(self, other: object) -> bool:
-        if isinstance(other, View) and other._records is self._records and other._value is self._value:
-            return True
-        return dict(self.items()) == dict(other) if isinstance(other, Mapping) else NotImplemented
-
-    def since(self, before: "View[K, V, R]") -> tuple[dict[K, V], list[K]]:
+    def since(self, before: "View") -> tuple[dict[str, Any], list[str]]:
         """Return the items that were put since `before`, which shows the same of its records, and the keys gone."""
         old, new, value = before._records, self._records, self._value  # noqa: SLF001 - of its own kind
         if old is new:
             return {}, []
-        put: dict[K, V] = {}
+        put: dict[str, Any] = {}
         for key, record in new.items():
             known = old.get(key)
             if known is not record and (known is None or value(known) != value(record)):
                 put[key] = value(record)
         kept = len(new) - sum(key not in old for key in put)
         gone = [key for key in old if key not in new] if kept < len(old) else []
-        return dict(sorted(put.items())), sorted(gone)  # type: ignore[type-var] # refs and topics
-
-    __hash__ = None  # type: ignore[assignment] # like every mapping that is equal to a dict
+        return dict(sorted(put.items())), sorted(gone)
 
     def __repr__(self) -> str:
         return repr(dict(self.items()))

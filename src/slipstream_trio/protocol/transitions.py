@@ -113,19 +113,16 @@ def _transport_failed(draft: Draft, failed: commands.TransportFailed) -> None:
 def _transport_closed(draft: Draft, closed: commands.TransportClosed) -> None:
     if draft.status == "closed":
         raise ProtocolError("the transport of a closed connection cannot end again")
-    reason, by = _end(draft.close_reason, closed)
+    by: EndedBy = closed.ended_by or ("network" if closed.code == ABNORMAL_CLOSURE else "server")
+    reason = _REASONS[by]
+    if draft.close_reason is not None:
+        reason = draft.close_reason
+        by = "network" if reason == "heartbeat_timeout" else "client"
+    elif closed.reason is not None:
+        reason = closed.reason
+        by = closed.ended_by or events.ENDED_BY.get(reason, "client")
     draft.status, draft.close_reason = "closed", reason
     draft.events.append(events.ConnectionClosed(reason, closed.code, closed.message, by))
-
-
-def _end(asked: str | None, closed: commands.TransportClosed) -> tuple[str, EndedBy]:
-    """Return why a connection has ended, and who ended it."""
-    if asked is not None:
-        return asked, "network" if asked == "heartbeat_timeout" else "client"
-    if closed.reason is not None:
-        return closed.reason, closed.ended_by or events.ENDED_BY.get(closed.reason, "client")
-    by = closed.ended_by or ("network" if closed.code == ABNORMAL_CLOSURE else "server")
-    return _REASONS[by], by
 
 
 _REASONS: Final[Mapping[EndedBy, str]] = {"client": "closed_by_client", "server": "closed_by_server", "network": "lost"}

@@ -212,19 +212,18 @@ def address_of(request: OpenRequest) -> Address:
     named = host.partition("%")[0]  # the zone of an IPv6 address means nothing on another machine
     in_url = f"[{named}]" if ":" in named else named
     port, name = parts.port or default, request.server_hostname
+    host_header = request.host or (in_url if port == default else f"{in_url}:{port}")
+    if not host_header.isascii():
+        given, colon, its_port = host_header.partition(":")
+        host_header = f"{ascii_host(given)}{colon}{its_port}"
     return Address(
         host=host,
         port=port,
         encrypted=encrypted,
         server_hostname=(ascii_host(name) if name else named).rstrip("."),  # SNI has no dot at its end
-        host_header=_ascii_authority(request.host) or (in_url if port == default else f"{in_url}:{port}"),
+        host_header=host_header,
         target=(parts.path or "/") + (f"?{parts.query}" if parts.query else ""),
     )
-
-
-def _ascii_authority(host: str | None) -> str | None:
-    name, colon, port = (host or "").partition(":")
-    return host if host is None or host.isascii() else f"{ascii_host(name)}{colon}{port}"
 
 
 def ascii_host(host: str) -> str:
@@ -236,9 +235,8 @@ def ascii_host(host: str) -> str:
     if ":" in host:
         return host.replace("%25", "%", 1)  # RFC 6874: how a URL writes the zone of an IPv6 address
     try:
-        labels = [] if host.isascii() else idna.uts46_remap(host, std3_rules=False).split(".")
-        ascii_labels = [label if label.isascii() else idna.alabel(label).decode() for label in labels]
-        name = ".".join(ascii_labels) or host
+        labels = [host] if host.isascii() else idna.uts46_remap(host, std3_rules=False).split(".")
+        name = ".".join(label if label.isascii() else idna.alabel(label).decode() for label in labels) or host
         if not _LABELS.fullmatch(name):
             raise ConnectError(f"no connection to {host}: a part of its name is empty, or above 63 characters")
     except idna.IDNAError as error:

@@ -10,13 +10,13 @@ import re
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager, suppress
-from typing import Final, Generic, TypeVar, final
+from typing import Final, final
 
 import trio
 
 from ..errors import EndedBy
 from .base import ABNORMAL_CLOSURE, Frame, OpenRequest, StreamOpener, Transport, TransportEnded
-from .lane import MESSAGE_TOO_BIG, OPCODE, Lane
+from .lane import MESSAGE_TOO_BIG, OPCODE, WHOLE_BINARY, WHOLE_TEXT, Lane
 from .network import close_at_once, deadline_of, opened
 from .upgrade import Answer, upgrade
 
@@ -24,8 +24,6 @@ masked: Callable[[bytes, bytes], bytes] | None = None
 with suppress(ImportError):
     from websockets.speedups import apply_mask as masked  # in C
 
-TEXT_FRAME: Final = 0x81
-BINARY_FRAME: Final = 0x82
 CLOSE: Final = 0x88
 PONG: Final = 0x8A
 """First bytes of a frame that is the last (and here the only one) of its message; the rest of it is the opcode."""
@@ -56,21 +54,23 @@ no more: the piece at which it is found to be slow is small, as these are.
 PONGS: Final = 16  # the most that wait to be written, so that a server which pings and does not read fills no memory
 PIECES_A_PASS: Final = 64  # for the library, before other tasks run: a read may bring thousands of control frames
 
-T = TypeVar("T", bound="WebSocketTransport")
-
 
 @final
-class Opening(AbstractAsyncContextManager[T], Generic[T]):
+class Opening(AbstractAsyncContextManager["WebSocketTransport"]):
     """Opens a stream and upgrades it, both within `connect_timeout`, for a block, which gets a transport over it."""
 
     __slots__ = ("_how", "_transport")
 
     def __init__(
-        self, open_stream: StreamOpener, request: OpenRequest, kind: type[T], wake: Callable[[], None]
+        self,
+        open_stream: StreamOpener,
+        request: OpenRequest,
+        kind: type["WebSocketTransport"],
+        wake: Callable[[], None],
     ) -> None:
         self._how = open_stream, request, kind, wake
 
-    async def __aenter__(self) -> T:
+    async def __aenter__(self) -> "WebSocketTransport":
         open_stream, request, kind, wake = self._how
         del self._how  # an open connection needs none of that
         deadline = deadline_of(request)
@@ -91,8 +91,7 @@ class WebSocketTransport(Transport):
     """A WebSocket that is open; `wake` is called when something waits to be written."""
 
     def __init__(self, stream: trio.abc.Stream, answer: Answer, limit: int, wake: Callable[[], None]) -> None:
-        told = [pair for pair in answer.headers if not UPGRADES_OWN.fullmatch(pair[0])]
-        self.response_headers: tuple[tuple[str, str], ...] = tuple(told)
+        self.response_headers = tuple(pair for pair in answer.headers if not UPGRADES_OWN.fullmatch(pair[0]))
         self._stream = stream
         self._wake = wake
         self._limit = limit
@@ -134,7 +133,7 @@ class WebSocketTransport(Transport):
 
     def _frames(self, messages: Sequence[Frame]) -> list[bytes]:
         return [
-            _frame(TEXT_FRAME, message.encode()) if isinstance(message, str) else _frame(BINARY_FRAME, message)
+            _frame(WHOLE_TEXT, message.encode()) if isinstance(message, str) else _frame(WHOLE_BINARY, message)
             for message in messages
         ]
 
@@ -245,7 +244,6 @@ class WebSocketTransport(Transport):
         self._wake()
 
     def _note(self, error: Exception) -> None:
-        """Keep an exception of the stream's."""
         if isinstance(error, trio.BrokenResourceError):
             self._broken_by = self._broken_by or error.__cause__ or error
         elif not isinstance(error, trio.ClosedResourceError):
@@ -290,13 +288,12 @@ class WebSocketTransport(Transport):
         """Tell how it has ended, or is about to."""
         if self._end is not None:
             code, text, ended_by, reason = self._end
-            ended = TransportEnded(code, text, ended_by=ended_by, reason=reason)
-        elif self._closed_with is not None:
-            ended = TransportEnded(self._closed_with, ended_by="client")
-        else:
-            text = "" if self._failure is None else f"the stream raised {type(self._failure).__name__}"
-            ended = TransportEnded(ABNORMAL_CLOSURE, text, ended_by="network")
-            ended.__cause__ = self._failure or self._broken_by
+            return TransportEnded(code, text, ended_by=ended_by, reason=reason)
+        if self._closed_with is not None:
+            return TransportEnded(self._closed_with, ended_by="client")
+        text = "" if self._failure is None else f"the stream raised {type(self._failure).__name__}"
+        ended = TransportEnded(ABNORMAL_CLOSURE, text, ended_by="network")
+        ended.__cause__ = self._failure or self._broken_by
         return ended
 
 

@@ -40,16 +40,10 @@ CHUNKS_AT_ONCE: Final = 64
 thousands. One frame is decoded in one go, however long it is; what stands around the frames may have as many bytes.
 """
 
-OK: Final = 200
-NOTHING_CAME: Final = 204
-GONE: Final = 410
-CRASHED: Final = 500
-"""Statuses, Phoenix's and HTTP's. A session that is gone is replaced in the same answer: so the first one is opened."""
-
 NDJSON: Final = "application/x-ndjson"
 
 _TOKEN_PREFIX: Final = "base64url.bearer.phx."  # noqa: S105 - the name of the subprotocol, not a token
-_CLOSES: Final = {403: (1008, "forbidden"), GONE: (3410, "session_gone")}
+_CLOSES: Final = {403: (1008, "forbidden"), 410: (3410, "session_gone")}
 """The code and the text by which phoenix.js closes after a status; 1011 for all others."""
 
 _SERVER: Final = httpcore.URL("http://server")
@@ -194,7 +188,8 @@ class _Longpoll(Transport):
         if opening.connection.their_state is not h11.DONE:
             await self.connections["GET"].aclose()
         answer = await _parsed(opening.status, said := opening.body.decode(errors="replace"))
-        if answer.messages is None or answer.status != GONE or answer.token is None:
+        # A session that is gone is replaced in the same answer: so the first one is opened.
+        if answer.messages is None or answer.status != 410 or answer.token is None:
             raise ConnectionRejected(answer.status, opening.headers, said)
         self.response_headers, self._token = opening.headers, answer.token
         self._cookies.keep(request, opening.headers)
@@ -214,7 +209,7 @@ class _Longpoll(Transport):
                 raise self._ended
             # The end of it is raised when what came before it is given.
             with trio.CancelScope() as self._polling, suppress(TransportEnded):
-                answer = await self._asked("GET", (OK, NOTHING_CAME))
+                answer = await self._asked("GET", (200, 204))  # the latter: nothing came
                 self._frames.extend(answer.messages or ())
                 self.heard = trio.current_time() if answer.messages else self.heard
         return batch
@@ -239,7 +234,7 @@ class _Longpoll(Transport):
                 raise self._ended
             self.posting_since = trio.current_time()
             try:
-                await self._asked("POST", (OK,), kind, content)
+                await self._asked("POST", (200,), kind, content)
             finally:
                 self.posting_since = None
 
@@ -267,7 +262,12 @@ class _Longpoll(Transport):
         self._decoding -= 1
         self._token = answer.token or self._token
         if answer.messages is None or answer.status not in good:
-            raise self._end(_closed(answer))
+            said = "" if answer.messages is not None or answer.status != 200 else ", and not as Phoenix does"
+            if answer.status == 500:
+                said = ": is a message binary? Phoenix cannot bring those to clients that poll"
+            text = f"a request was answered with status {answer.status}{said}"
+            code, text = _CLOSES.get(answer.status, (1011, text))
+            raise self._end(TransportEnded(code, text, ended_by="server"))
         return answer
 
     async def _exchange(self, method: str, kind: str | None = None, content: bytes = b"") -> tuple[int, str]:
@@ -311,7 +311,6 @@ class _Longpoll(Transport):
         return text.getvalue() if is_text else ""
 
     def _headers(self) -> list[tuple[str, str]]:
-        """Return the headers of a request."""
         request = self._cookies.added_to(self._request)
         headers = [("Host", self._address.host_header), ("Accept", "application/json")]
         for subprotocol in request.subprotocols:
@@ -332,9 +331,9 @@ async def _parsed(status: int, body: str) -> _Answer:
     said: Any = None
     messages: list[str] = []
     with suppress(ValueError, RecursionError):
-        found = _FRAMES.search(body, 0, BYTES_AT_ONCE) if status == OK else None
+        found = _FRAMES.search(body, 0, BYTES_AT_ONCE) if status == 200 else None
         rest = body if found is None else body[: found.end()] + body[await _decode(body, found.end(), messages) :]
-        said = json.loads(rest) if status == OK and len(rest) <= BYTES_AT_ONCE else None
+        said = json.loads(rest) if status == 200 and len(rest) <= BYTES_AT_ONCE else None
     around = said.get("messages", None if messages else []) if isinstance(said, dict) else None
     if around == [] and isinstance(said.get("status"), int):
         token = said.get("token")
@@ -358,35 +357,20 @@ async def _decode(body: str, at: int, messages: list[str]) -> int:
     return at
 
 
-def _closed(answer: _Answer) -> TransportEnded:
-    said = "" if answer.messages is not None or answer.status != OK else ", and not as Phoenix does"
-    if answer.status == CRASHED:
-        said = ": is a message binary? Phoenix cannot bring those to clients that poll"
-    code, text = _CLOSES.get(answer.status, (1011, f"a request was answered with status {answer.status}{said}"))
-    return TransportEnded(code, text, ended_by="server")
-
-
 def _bodies(frames: Iterable[Frame]) -> Iterator[tuple[str, bytes]]:
     """Yield the content types and contents of the POSTs that bring frames to the server."""
     lines: list[bytes] = []
     for frame in frames:
-        line = _line(frame)
-        if lines and (line is None or len(lines) == LONGEST_BATCH or sum(map(len, (*lines, line))) > LARGEST_BATCH):
+        # Phoenix takes a line for text if it begins like an array, else for base64. So objects, the frames of version
+        # 1.0.0, go alone, and so does what another serializer spreads over lines.
+        is_alone = isinstance(frame, str) and (frame[:1] != "[" or "\n" in frame)
+        line = frame.encode() if isinstance(frame, str) else base64.b64encode(frame)
+        if lines and (is_alone or len(lines) == LONGEST_BATCH or sum(map(len, (*lines, line))) > LARGEST_BATCH):
             yield NDJSON, b"\n".join(lines)
             lines = []
-        if line is not None:
-            lines.append(line)
+        if is_alone:
+            yield "application/json", line
         else:
-            assert isinstance(frame, str)
-            yield "application/json", frame.encode()
+            lines.append(line)
     if lines:
         yield NDJSON, b"\n".join(lines)
-
-
-def _line(frame: Frame) -> bytes | None:
-    """Return a frame as a line among others; None if it goes alone."""
-    if isinstance(frame, bytes):
-        return base64.b64encode(frame)
-    # Phoenix takes a line for text if it begins like an array, else for base64. So objects, the frames of version
-    # 1.0.0, go alone, and so does what another serializer spreads over lines.
-    return frame.encode() if frame[:1] == "[" and "\n" not in frame else None

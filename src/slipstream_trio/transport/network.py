@@ -78,7 +78,11 @@ async def _reached(place: str, opener: Callable[..., Awaitable[trio.SocketStream
     try:
         return await opener(*where)
     except (OSError, UnicodeError) as error:  # the latter: a name that DNS has no form for
-        cause = _root(error)
+        cause: BaseException = error
+        while isinstance(cause.__cause__, BaseException):  # what is behind Trio's "all attempts failed"
+            cause = cause.__cause__
+            if isinstance(cause, BaseExceptionGroup):
+                cause = cause.exceptions[0]
         why = str(cause)
         if isinstance(cause, ConnectionRefusedError):
             why = "connection refused, as nothing listens there; is the server running?"
@@ -117,24 +121,14 @@ def described(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
 
 
-def _root(error: BaseException) -> BaseException:
-    """Return the exception that is behind an OSError of Trio's "all attempts failed"."""
-    while isinstance(error.__cause__, BaseException):
-        error = error.__cause__
-        if isinstance(error, BaseExceptionGroup):
-            error = error.exceptions[0]
-    return error
-
-
 # TLS errors, with their meaning and the way out in one line, as OpenSSL's own text has neither
 
-_NAME: Final = "connect to a name that it is for"
 _TRUST: Final = "to trust its authority, pass an ssl_context that has it (load_verify_locations)"
 _VERIFICATION: Final = {
     9: "check the clocks of both machines",
     10: "the server needs a new one",
     **dict.fromkeys((18, 19, 20, 21), _TRUST),
-    **dict.fromkeys((62, 64), _NAME),
+    **dict.fromkeys((62, 64), "connect to a name that it is for"),
 }
 """By OpenSSL's verify codes (X509_V_ERR_…)."""
 

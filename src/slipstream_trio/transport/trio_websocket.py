@@ -22,8 +22,6 @@ from .base import Frame, OpenRequest, StreamOpener
 from .common import CLOSE, Opening, WebSocketTransport
 from .upgrade import accept_token
 
-__all__ = ["TrioWebSocketConnector", "connector"]
-
 
 class TrioWebSocketConnector:
     """Opens WebSockets with trio-websocket."""
@@ -33,7 +31,7 @@ class TrioWebSocketConnector:
     def __init__(self, open_stream: StreamOpener | None = None) -> None:
         self.open_stream: StreamOpener = open_stream or network.open_stream
 
-    def open(self, request: OpenRequest, wake: Callable[[], None]) -> Opening["_TrioWebSocket"]:
+    def open(self, request: OpenRequest, wake: Callable[[], None]) -> Opening:
         """Open a WebSocket; see `Connector.open`."""
         return Opening(self.open_stream, request, _TrioWebSocket, wake)
 

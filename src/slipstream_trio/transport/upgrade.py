@@ -16,7 +16,6 @@ import secrets
 from collections.abc import Iterable
 from contextlib import suppress
 from typing import Final
-from urllib.parse import urlsplit
 
 import h11
 import trio
@@ -158,7 +157,7 @@ class Answer:
         self.connection: h11.Connection = h11.Connection(h11.CLIENT)  # by which the request is made
         self._stream = stream
         self._limit = request.max_header_size
-        self._encrypted = urlsplit(request.url).scheme in ("wss", "https")
+        self._encrypted = address_of(request).encrypted
         self._broken_by: BaseException | None = None
 
     def values(self, name: str) -> list[str]:
@@ -271,10 +270,8 @@ class Answer:
             return ConnectError(f"TLS handshake failed: {explain_tls(self._broken_by)}")
         how = "the server hung up" if self._broken_by is None else "the connection broke"
         if self.received:
-            return ConnectError(
-                f"{how} during the upgrade, {self.received} bytes into its answer{self._shown()}; "
-                "its log, or that of a proxy between, may tell why"
-            )
+            place = f"{self.received} bytes into its answer{self._shown()}"
+            return ConnectError(f"{how} during the upgrade, {place}; its log, or that of a proxy between, may tell why")
         # In TLS 1.3 the client is done with its handshake before the server has looked at the client's certificate, and
         # the server's answer to that may be lost in the reset that follows.
         hint = (

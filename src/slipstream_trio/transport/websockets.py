@@ -27,8 +27,6 @@ from .common import PIECES_A_PASS, Opening, WebSocketTransport
 from .lane import CONTROL, MESSAGE_TOO_BIG, NO_TEXT, PROTOCOL_ERROR, TEXT
 from .upgrade import Answer
 
-__all__ = ["WebsocketsConnector", "connector"]
-
 _DEFLATE = ClientPerMessageDeflateFactory(compress_settings={"memLevel": 5})
 
 _ANYWHERE = parse_uri("ws://localhost")  # the protocol shows it in its own upgrade only
@@ -46,7 +44,7 @@ class WebsocketsConnector:
     def __init__(self, open_stream: StreamOpener | None = None) -> None:
         self.open_stream: StreamOpener = open_stream or network.open_stream
 
-    def open(self, request: OpenRequest, wake: Callable[[], None]) -> Opening["_Websockets"]:
+    def open(self, request: OpenRequest, wake: Callable[[], None]) -> Opening:
         """Open a WebSocket; see `Connector.open`."""
         if request.compression:
             offer = build_extension([(_DEFLATE.name, _DEFLATE.get_request_params())])
@@ -119,7 +117,14 @@ class _Websockets(WebSocketTransport):
         """Return the message that a piece of a data frame completes, if it does."""
         lane = self._lane
         if lane.begins:
-            self._begin(compressed=lane.compressed, text=lane.opcode == TEXT)
+            is_text = lane.opcode == TEXT
+            self._part, self._parts = io.StringIO() if is_text else io.BytesIO(), []
+            if lane.compressed:
+                self._decode = codecs.getincrementaldecoder("utf-8")().decode if is_text else None
+                self._size = 0
+                assert self._deflate is not None
+                if self._inflater is None or self._deflate.remote_no_context_takeover:
+                    self._inflater = zlib.decompressobj(wbits=-self._deflate.remote_max_window_bits)
         if not lane.compressed:
             self._append(lane.payload)
         else:
@@ -138,15 +143,6 @@ class _Websockets(WebSocketTransport):
         if self._part.tell() >= INFLATED:
             self._parts.append(self._part.getvalue())
             self._part = type(self._part)()
-
-    def _begin(self, *, compressed: bool, text: bool) -> None:
-        self._part, self._parts = io.StringIO() if text else io.BytesIO(), []
-        if compressed:
-            self._decode = codecs.getincrementaldecoder("utf-8")().decode if text else None
-            self._size = 0
-            assert self._deflate is not None
-            if self._inflater is None or self._deflate.remote_no_context_takeover:
-                self._inflater = zlib.decompressobj(wbits=-self._deflate.remote_max_window_bits)
 
     async def _inflate_frame(self, *, last: bool) -> None:
         pieces, self._deflated = [*self._deflated, *([END_OF_BLOCK] if last else [])], []

@@ -6,8 +6,6 @@ works alike for spans that are sampled out, and for traces that a `trace_parent`
 """
 
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from ...ids import RandomIds
@@ -19,22 +17,12 @@ else:
     Base = object
 
 
-class _HandOver(threading.local):
+class _Handed(threading.local):
     trace_id: str | None = None
     span_id: str | None = None
 
 
-_next = _HandOver()
-
-
-@contextmanager
-def handing_over(trace_id: str | None, span_id: str | None) -> Iterator[None]:
-    """Let the next span that this thread starts have these ids, if it is started in this block."""
-    _next.trace_id, _next.span_id = trace_id, span_id
-    try:
-        yield
-    finally:
-        _next.trace_id = _next.span_id = None
+handed = _Handed()  # the ids for the next span that this thread starts
 
 
 class IdGenerator(Base):
@@ -54,17 +42,17 @@ class IdGenerator(Base):
 
     def generate_trace_id(self) -> int:
         """Return the id of a new trace."""
-        handed, _next.trace_id = _next.trace_id, None
-        if handed is None and self._others is not None:
+        given, handed.trace_id = handed.trace_id, None
+        if given is None and self._others is not None:
             return self._others.generate_trace_id()
-        return int(handed or self._random.trace_id(), 16)
+        return int(given or self._random.trace_id(), 16)
 
     def generate_span_id(self) -> int:
         """Return the id of a new span."""
-        handed, _next.span_id = _next.span_id, None
-        if handed is None and self._others is not None:
+        given, handed.span_id = handed.span_id, None
+        if given is None and self._others is not None:
             return self._others.generate_span_id()
-        return int(handed or self._random.span_id(), 16)
+        return int(given or self._random.span_id(), 16)
 
     def is_trace_id_random(self) -> bool:
         """Tell whether trace ids are random: the telemetry's are, unless its bus has another source."""

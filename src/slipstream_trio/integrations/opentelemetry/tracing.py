@@ -15,7 +15,7 @@ from opentelemetry.context import Context
 from ...telemetry import Telemetry, default_telemetry, records
 from ...trace.export_spans import Description, TopicPattern, describe, topic_pattern
 from ..attachment import Attachment
-from .ids import handing_over
+from .ids import handed
 
 HANDLER: Final = "slipstream_trio.integrations.opentelemetry.spans"
 CONNECTION: Final = ("slipstream", "connection", "connect")
@@ -143,7 +143,6 @@ class _Tracing:
                 connection.span = None
 
     def handled(self, record: records.Record) -> None:
-        """Take in the end of a handle."""
         if int(record.span_id or "0", 16) < self._below:
             self._child(self._connections.get(record.origin, UNKNOWN).parent, record)
 
@@ -176,8 +175,8 @@ class _Tracing:
                 given, here = here, None  # it is the parent, and needs no link
 
         def start(parent: trace.SpanContext | None) -> trace.Span:
-            with handing_over(state.trace_id, state.connection_id):
-                return self._start(_under(parent), describe(record, self._pattern), record.system_time, _links_to(here))
+            description, ids = describe(record, self._pattern), (state.trace_id, state.connection_id)
+            return self._start(_under(parent), description, record.system_time, ids, here)
 
         span = start(given)
         context = span.get_span_context()
@@ -205,18 +204,27 @@ class _Tracing:
     # Spans on it
 
     def _child(self, parent: Context | None, record: Any) -> None:
-        links = _links_to(self._callers.pop(record.span_id, None))
+        caller = self._callers.pop(record.span_id, None)
         if parent is not None:
             description = describe(record, self._pattern)
-            with handing_over(None, record.span_id):
-                span = self._start(parent, description, record.start.system_time, links)
+            span = self._start(parent, description, record.start.system_time, (None, record.span_id), caller)
             _finish(span, description, record)
 
     def _start(
-        self, parent: Context, description: Description, start_time: int, links: tuple[trace.Link, ...] = ()
+        self,
+        parent: Context,
+        description: Description,
+        start_time: int,
+        ids: tuple[str | None, str | None] = (None, None),
+        linked: trace.SpanContext | None = None,
     ) -> trace.Span:
         name, kind, attributes = description.name, trace.SpanKind[description.kind.upper()], description.attributes
-        return self._tracer.start_span(name, parent, kind, attributes, links, start_time)
+        links = () if linked is None else (trace.Link(linked),)
+        handed.trace_id, handed.span_id = ids
+        try:
+            return self._tracer.start_span(name, parent, kind, attributes, links, start_time)
+        finally:
+            handed.trace_id = handed.span_id = None
 
     def _callback_started(self, record: records.ClientCallbackStart, connection: _Connection) -> None:
         if (context := connection.context) is None:
@@ -226,8 +234,8 @@ class _Tracing:
             its = _of_ids(f"{context.trace_id:032x}", record.span_id, context.trace_flags)
             span: trace.Span = trace.NonRecordingSpan(its)
         else:
-            with handing_over(None, record.span_id):
-                span = self._start(connection.parent, describe(record, self._pattern), record.system_time)
+            description = describe(record, self._pattern)
+            span = self._start(connection.parent, description, record.system_time, (None, record.span_id))
         self._callbacks[record.span_id] = span, otel_context.attach(trace.set_span_in_context(span))
 
 
@@ -262,7 +270,3 @@ def _of_ids(trace_id: str, span_id: str, flags: int, state: trace.TraceState | N
 def _under(context: trace.SpanContext | None) -> Context:
     """Return the context for a child of a span; None makes it the first of its trace."""
     return Context() if context is None else trace.set_span_in_context(trace.NonRecordingSpan(context), Context())
-
-
-def _links_to(context: trace.SpanContext | None) -> tuple[trace.Link, ...]:
-    return () if context is None else (trace.Link(context),)

@@ -31,10 +31,9 @@ class SupabaseSerializer:
 
     def encode(self, message: Message) -> Frame:
         """Return the frame of a message to the server; raises `SerializationError`."""
-        match message.payload:
-            case {"type": "broadcast", "event": str(event), "payload": body, **more}:
-                if message.event == BROADCAST and not more:
-                    return self._encode_broadcast(message, event, body)
+        match message.event, message.payload:
+            case "broadcast", {"type": "broadcast", "event": str(event), "payload": body, **more} if not more:
+                return self._encode_broadcast(message, event, body)
         return self._phoenix.encode(message)
 
     def _encode_broadcast(self, message: Message, event: str, body: object) -> Frame:
