@@ -8,6 +8,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from io import TextIOWrapper
 from textwrap import wrap
 from typing import Any, Final, TextIO
@@ -46,33 +47,28 @@ BACKLOG: Final = 2**23  # the most characters that wait to be written
 
 def feed(bus: t.Telemetry, show: Callable[[Item], object]) -> None:
     """Show what comes on the connections of a bus."""
-
-    def handle(record: t.Record) -> None:
-        for item in _items(record):
-            show(item)
-
-    bus.attach_many("feed", (t.HandleStop, t.ClientConnectStop, *TOLD), handle)
+    bus.attach_many("feed", (t.HandleStop, t.ClientConnectStop, *TOLD), partial(_handle, show))
 
 
-def _items(record: Any) -> Iterator[Item]:
+def _handle(show: Callable[[Item], object], record: Any) -> None:
     if isinstance(record, t.HandleStop):
         for event in record.transition.built_events:
             match event:
                 case MessageReceived(message) | MessageDropped(message, "not_joined"):
                     _, _, topic, its, payload = message
-                    yield {"type": "message", "topic": topic, "event": its, "payload": payload}
+                    show({"type": "message", "topic": topic, "event": its, "payload": payload})
                 case TopicJoinClosed(topic, reason=reason):
-                    yield {"type": "closed", "topic": topic, "reason": reason}
+                    show({"type": "closed", "topic": topic, "reason": reason})
     elif isinstance(record, t.ClientConnectStop):
         if record.outcome == "ok":
-            yield {"type": "connected", "connection_id": record.origin.connection_id}
+            show({"type": "connected", "connection_id": record.origin.connection_id})
     elif record.reason not in ("not_joined", "overflow") and getattr(record, "direction", "in") == "in":
         kind, *names = TOLD[type(record)]
         item = {"type": kind, **{name: value for name in names if (value := getattr(record, name)) is not None}}
         if isinstance(record, t.GapOpened):
             since, until = record.since, record.until
             item |= {"since": since.isoformat(), "until": until.isoformat(), "seconds": (until - since).total_seconds()}
-        yield item
+        show(item)
 
 
 class Printer:

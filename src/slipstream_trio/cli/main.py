@@ -31,8 +31,6 @@ exit status: 0 all is well; 1 something failed; 2 wrong usage, a missing extra,
 or a file that is not a recording; 3 no connection; 4 no answer in time;
 130 interrupted; 143 terminated"""
 
-MISSING: Final = "this command needs the extra `cli`: pip install 'slipstream-trio[cli]'"
-
 COLUMN: Final = 10  # at which the help of a command begins in a list
 WIDTH: Final = 76  # the most characters of a line in a list
 
@@ -128,7 +126,7 @@ def _add_commands(parser: Parser, commands: Mapping[str, str], module: str, word
 
 def _run(command: ModuleType, options: Namespace) -> int:
     if any(find_spec(module) is None for module in getattr(command, "NEEDS", ())):
-        return _say(MISSING, USAGE)
+        return _say("this command needs the extra `cli`: pip install 'slipstream-trio[cli]'", USAGE)
     try:
         status: int = command.run(options)
         sys.stdout.flush()

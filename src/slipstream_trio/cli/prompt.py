@@ -55,18 +55,17 @@ async def converse(run: Run) -> int:
 @asynccontextmanager
 async def _asyncio() -> AsyncIterator[asyncio.AbstractEventLoop]:
     """Run a loop of asyncio in a thread, where signals are left to Trio; at the end it does what it has begun."""
-    runner = asyncio.Runner(loop_factory=asyncio.new_event_loop)
+    runner, over = asyncio.Runner(loop_factory=asyncio.new_event_loop), asyncio.Event()
     loop = runner.get_loop()
 
-    async def finish() -> None:
-        others = asyncio.all_tasks() - {asyncio.current_task()}
-        if others:
+    async def until_over() -> None:
+        await over.wait()
+        if others := asyncio.all_tasks() - {asyncio.current_task()}:
             await asyncio.wait(others, timeout=1)
 
     def run() -> None:
         with runner:
-            loop.run_forever()
-            runner.run(finish())
+            runner.run(until_over())
 
     async def run_until_stopped() -> None:
         with trio.CancelScope(shield=True):  # who is cancelled waits for what it has begun in the loop
@@ -77,7 +76,7 @@ async def _asyncio() -> AsyncIterator[asyncio.AbstractEventLoop]:
         try:
             yield loop
         finally:
-            loop.call_soon_threadsafe(loop.stop)
+            loop.call_soon_threadsafe(over.set)
 
 
 async def _ask(session: PromptSession[str], loop: asyncio.AbstractEventLoop) -> str | None:

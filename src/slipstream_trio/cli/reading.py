@@ -34,13 +34,12 @@ class ProgressBar(AbstractContextManager["ProgressBar"]):
 
     def __init__(self) -> None:
         self._shown = False
-        self._watched = sys.stderr.isatty()
 
     def __exit__(self, *exception: object) -> None:
         self.clear()
 
     def show(self, progress: Progress) -> None:
-        if not self._watched:
+        if not sys.stderr.isatty():
             return
         part = progress.done / progress.size if progress.size else 1.0
         bar = "#" * round(part * WIDTH)

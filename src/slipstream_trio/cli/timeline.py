@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from functools import lru_cache
 from typing import Final
 
 from ..trace.selection import Glance
@@ -61,11 +60,10 @@ class Timeline:
         took = "" if line.took is None else duration(line.took)
         if (width := self._output.width) is None:  # it is not cut: made at once, as files may have millions of lines
             numbers = f"{number:>6} {origin.socket_id:8.8} " if self._recorded else ""
-            self._output.print(
-                f"{self._time(glance)} {numbers}{connection:8.8} {span_id:8.8} "
-                f"{_columns(line.direction, line.what, line.topic, line.event, line.status)} {took.rjust(TOOK)}  "
-                f"{line.detail(self._secrets)}".rstrip()
-            )
+            what = f"{ARROWS[line.direction]} {line.what:14} {line.topic:16} {line.event:14} {line.status:16}"
+            ids = f"{numbers}{connection:8.8} {span_id:8.8}"
+            text = f"{self._time(glance)} {ids} {what} {took.rjust(TOOK)}  {line.detail(self._secrets)}"
+            self._output.print(text.rstrip())
             return
         way = ONCE if not span_id else CLIENT if record.name[1] == "client" else WAYS[line.direction]
         numbers = f"{fit(f'{number:>6}', 6)} {origin.socket_id[: self._id]:{self._id}}"
@@ -114,9 +112,3 @@ class Timeline:
         text = f"{event} " if event else ""
         free = " " * (width - cells(text) - cells(status))
         return f"{text}{self._output.style(status, MOODS[line.mood])}{free}"
-
-
-@lru_cache(maxsize=4096)
-def _columns(direction: Direction, what: str, topic: str, event: str, status: str) -> str:
-    """Return the columns that few lines have for themselves, not cut."""
-    return f"{ARROWS[direction]} {what:14} {topic:16} {event:14} {status:16}"

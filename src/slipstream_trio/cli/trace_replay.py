@@ -96,9 +96,6 @@ def _replay(paths: list[Path], connection: str | None) -> int:
     return OK
 
 
-# Stepping
-
-
 class Tape:
     """The steps of a replay, to go through both ways; few are in memory, as `open_steps` gives them again."""
 

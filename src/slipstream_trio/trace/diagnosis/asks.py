@@ -176,7 +176,12 @@ class Asks:
             topic = self._facts.topics[record.origin.socket_id, ask.topic]
             keep(topic.refused, (self._facts.last, self._facts.place, str(refused["reason"])))
         if ask.sent is None:
-            self._never_sent(record.origin.socket_id, ask)
+            with suppress(ValueError):
+                self._queued[record.origin.socket_id, ask.topic, ask.event].remove(ask)
+            connection = self._facts.opened.get(record.origin.socket_id)
+            if connection is not None and connection.ended is not None and ask.outcome != "ok":
+                connection.queued += 1
+                keep(connection.unsent, ask, 16)
         elif ask.outcome == "timeout":
             keep(self._facts.events[ask.event].timeouts, ask)
         elif ask.outcome == "cancelled" and ask.ended - ask.began >= SECOND:
@@ -185,14 +190,6 @@ class Asks:
             return
         elif ask.answered is None or ask.took > QUEUED:  # else it was under way, as it may be at any time
             keep(self._facts.topics[record.origin.socket_id, ask.topic].cut, ask)
-
-    def _never_sent(self, socket: str, ask: Ask) -> None:
-        with suppress(ValueError):
-            self._queued[socket, ask.topic, ask.event].remove(ask)
-        connection = self._facts.opened.get(socket)
-        if connection is not None and connection.ended is not None and ask.outcome != "ok":
-            connection.queued += 1
-            keep(connection.unsent, ask, 16)
 
     def join_stopped(self, record: Record, metadata: Any) -> None:
         """Take in how a join has ended."""

@@ -168,9 +168,6 @@ def _all(cause: Cause | None, test: Callable[[Outage], bool]) -> Rule:
     return lambda _, rest: [([each for each in rest if test(each)], cause, (), {})]
 
 
-# Attempts
-
-
 def _option(facts: Facts, rest: Sequence[Outage]) -> Iterator[Told]:
     told = [each for each in rest if any(attempt.reason == "option_failed" for attempt in each.attempts)]
     raised = [f"{kind}: {reason}" for what, kind, reason in facts.raised if what == "client connect"]
@@ -217,9 +214,6 @@ def _gone(_: Facts, rest: Sequence[Outage]) -> Iterator[Told]:
             by_cause.setdefault(cause, []).append(each)
     for cause, told in by_cause.items():
         yield told, cause, (), {}
-
-
-# Ends
 
 
 def _own_limit(_: Facts, rest: Sequence[Outage]) -> Iterator[Told]:

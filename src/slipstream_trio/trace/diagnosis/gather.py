@@ -12,7 +12,6 @@ from ..text import size_of
 from .asks import Asks
 from .facts import BURST, HALF, SECOND, Ask, Connection, Facts, Place, Quiet, is_replaced, keep
 
-HANDLE_STOP: Final = HandleStop.name
 AT_ONCE: Final = BURST // 6  # what is read this soon after a pause had come in it
 SLEEP: Final = 10 * SECOND  # by which the wall clock gets ahead of the monotonic one, which stands meanwhile
 MOST_CONNECTIONS: Final = 4096
@@ -74,7 +73,7 @@ class Gatherer:
                 self._mend(now)
             elif now - facts.last > SECOND:
                 # What is handled began before its end, unless the handling is what took so long.
-                began = now - record.measurements["duration"] if name == HANDLE_STOP else now
+                began = now - record.measurements["duration"] if name == HandleStop.name else now
                 pause = self._paused(began if began - facts.last > SECOND else now, place)
                 facts.pace.quiet += pause.length
                 if facts.pace.frames * pause.length >= 5 * max(facts.last - facts.first, 1):

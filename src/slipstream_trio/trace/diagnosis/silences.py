@@ -73,9 +73,6 @@ def _found(facts: Facts, cause: Cause, times: list[Quiet], told: Iterable[str], 
     return found(facts, cause, seen, told, until=times[-1].ended, count=len(times), **words)
 
 
-# This process
-
-
 def _stood_still(facts: Facts) -> Iterator[Finding]:
     dead: list[Connection] = []
     pauses = [pause for pause in facts.pauses if _still(facts, pause)]
@@ -108,9 +105,6 @@ def _still(facts: Facts, pause: Quiet) -> bool:
     own = facts.acts * pause.length / active
     steady = facts.pace.is_steady(active, pause.length)
     return caught_up and steady and own >= 3 and pause.overdue > 0 and not pause.cut_off
-
-
-# The link, and the server
 
 
 def _cause(silence: Quiet) -> Cause | None:
@@ -180,10 +174,9 @@ def _tell_dead(facts: Facts, silence: Quiet) -> Iterator[str]:
 
 
 def _tell_join(facts: Facts, silence: Quiet) -> Iterator[str]:
-    join = silence.join
     answered = "was never answered"
-    if join is not None:
-        answered = f"took {long(join.took)}; its answer was the first frame after it"
+    if silence.join is not None:
+        answered = f"took {long(silence.join.took)}; its answer was the first frame after it"
     quiet = f"from {at(facts, silence.began)} nothing came for {long(silence.length)}"
     waited = f"{many(len(silence.waiting), 'request')} waited"
     if not _is_steady(silence, 0):
@@ -248,9 +241,6 @@ def _turns(facts: Facts) -> Iterator[Finding]:
             until = first.sent + total
             facts.explained.append((connection.socket, first.sent, until))
             yield found(facts, TURNS, [(first.began, first.place)], [told], until=until, count=count)
-
-
-# A single handler
 
 
 def _slow_events(facts: Facts) -> Iterator[Finding]:

@@ -45,7 +45,7 @@ def diagnose(facts: Facts) -> Iterator[Finding]:
         asks = facts.unexplained([*its.timeouts, *_own_limit(its)])
         late, never = [ask for ask in asks if ask.answered is not None], [ask for ask in asks if _is_proved(ask)]
         if late:
-            yield of_asks(facts, _cause_of_late(late), late, _tell_late(late), event=event)
+            yield _late(facts, event, late)
         elif never:
             yield _never(facts, event, never)
     joins = facts.unexplained(ask for topic in facts.topics.values() for ask in topic.timeouts)
@@ -73,23 +73,19 @@ def _is_proved(ask: Ask) -> bool:
     return not its.unheeded and its.ended_by in (None, "client") and its.heard > sent + min(its.quickest, SECOND)
 
 
-def _cause_of_late(asks: list[Ask]) -> Cause:
-    if any(ask.again for ask in asks):
-        return ASKED_AGAIN
-    if all(ask.connection and 2 * ask.connection.quickest > (ask.ended or 0) - ask.began for ask in asks):
-        return SLOW_LINK
+def _late(facts: Facts, event: str, asks: list[Ask]) -> Finding:
+    limits, alone = [(ask.ended or 0) - ask.began for ask in asks], [(ask.answered or 0) - ask.served for ask in asks]
+    told = [f"{len(asks)} given up after {long(max(limits))}, answered after {between(ask.took for ask in asks)}"]
+    told.append(f"the server took {between(alone)} for one, once it had answered those before on the same topic")
     # What a channel needs for one push alone would have been within the limit.
-    queued = [ask for ask in asks if 2 * ((ask.answered or 0) - ask.served) < (ask.ended or 0) - ask.began]
-    return TOO_FAST if 2 * len(queued) > len(asks) else TOO_SHORT
-
-
-def _tell_late(asks: list[Ask]) -> Iterator[str]:
-    limit = long(max((ask.ended or 0) - ask.began for ask in asks))
-    yield f"{len(asks)} given up after {limit}, answered after {between(ask.took for ask in asks)}"
-    alone = between((ask.answered or 0) - ask.served for ask in asks)
-    yield f"the server took {alone} for one, once it had answered those before on the same topic"
+    queued = sum(2 * one < limit for one, limit in zip(alone, limits, strict=True))
+    cause = TOO_FAST if 2 * queued > len(asks) else TOO_SHORT
     if again := sum(ask.again > 0 for ask in asks):
-        yield f"{again} of them were asked again with the same payload: the server may have done it twice"
+        cause = ASKED_AGAIN
+        told.append(f"{again} of them were asked again with the same payload: the server may have done it twice")
+    elif all(ask.connection and 2 * ask.connection.quickest > limit for ask, limit in zip(asks, limits, strict=True)):
+        cause = SLOW_LINK
+    return of_asks(facts, cause, asks, told, event=event)
 
 
 def _never(facts: Facts, event: str, asks: list[Ask]) -> Finding:
