@@ -121,7 +121,7 @@ def test_what_is_no_plain_websocket_has_no_frames(data: bytes) -> None:
     for chunks in ([data], [data[:1], data[1:]], [data[:69_000], data[69_000:], b"\x81"]):
         counter = FrameCounter()
         assert [counter.feed(chunk) for chunk in chunks] == [([], 0)] * len(chunks)
-        assert counter.blind
+        assert counter.feed(b"\x81\x00") == ([], 0)
 
 
 def test_bytes_are_replaced_across_reads() -> None:

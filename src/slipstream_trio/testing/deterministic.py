@@ -44,9 +44,8 @@ class SteppingClock:
 
     def monotonic_ns(self) -> int:
         """Return the nanoseconds since the clock's beginning, and move on."""
-        now = self._elapsed_ns
         self._elapsed_ns += _STEP_NS
-        return now
+        return self._elapsed_ns - _STEP_NS
 
     def advance(self, seconds: float) -> None:
         """Let time pass.

@@ -283,7 +283,10 @@ class _Player:
 
     def _did(self, now: Action) -> bool:
         """Take in what the client did; returns whether it did so in the recording."""
-        then = self._expected(now)
+        then = next((each for each in self._pending if now.message is None or not each.again), None)
+        if now.message is not None and (then is None or self._mismatch(then, now) is not None):
+            # Joins that it repeated may come at another place.
+            then = next((each for each in self._pending if each.again and each.resembles(now)), then)
         problem = self._mismatch(then, now) or self._too_early(then)
         if problem is not None:
             self._differ(problem, then, now)
@@ -295,13 +298,6 @@ class _Player:
                 self._refs[then.message.ref] = now.message.ref
             self._remove(then)
         return then is not None
-
-    def _expected(self, now: Action) -> Action | None:
-        """Return what the client did here; joins that it repeated may come at another place."""
-        then = next((each for each in self._pending if now.message is None or not each.again), None)
-        if now.message is None or (then is not None and self._mismatch(then, now) is None):
-            return then
-        return next((each for each in self._pending if each.again and each.resembles(now)), then)
 
     def _mismatch(self, then: Action | None, now: Action) -> str | None:
         if then is None:

@@ -96,12 +96,8 @@ class _Scripted(Channel):
             case "slow":
                 await trio.sleep(1.5)
             case "crash_after":
-                self.spawn(self._crash)
+                self.spawn(self._perform, Act("crash"), None)
         return {}
-
-    async def _crash(self) -> None:
-        await trio.lowlevel.checkpoint()
-        raise RuntimeError("the script says so")
 
     async def handle_in(self, event: str, payload: Any, ref: Any) -> Stop | None:
         echo = {"event": event, "payload": payload} if type(payload) is not bytes else payload

@@ -323,8 +323,7 @@ class ConnectionMachine(RuleBasedStateMachine):
         """Compare the joins of the client with those that the server got."""
         if self.connection is not None:
             asked = {(message.topic, message.join_ref) for message in (*self.server.requests, *self.server.answered)}
-            strange = set(self.state.joins.items()) - asked
-            if strange:
+            if strange := self.state.joins.items() - asked:
                 raise AssertionError(f"joins that the server was never asked for: {strange}")
 
     def teardown(self) -> None:

@@ -82,10 +82,9 @@ class FaultLog:
 
 
 class FrameCounter:
-    """Follows one direction of a connection from its upgrade on; `blind` unless it is a plain WebSocket."""
+    """Follows one direction of a connection from its upgrade on, if it is a plain WebSocket."""
 
     def __init__(self) -> None:
-        self.blind: bool = False
         self._in_head = True
         self._passed = 0
         self._next = 0  # where the head, or the next frame, begins
@@ -101,9 +100,12 @@ class FrameCounter:
         self._kept += data[max(0, self._next - self._passed) :]
         self._passed += len(data)
         if self._in_head:
-            self._skip_head()
-        if self._in_head:
-            return seen, 0
+            end = self._kept.find(_HEAD_END, 0, _LONGEST_HEAD)
+            if end < 0 and len(self._kept) <= _LONGEST_HEAD and (not self._kept or self._kept[:1].isalpha()):
+                return seen, 0  # the HTTP head is not whole
+            self._in_head = False
+            blind = not _UPGRADE.match(self._kept, 0, max(0, end))
+            self._skip(sys.maxsize if blind else end + len(_HEAD_END))
         while len(self._kept) > 1 and len(self._kept) >= (header := SIZES[self._kept[1]]):
             size = self._kept[1] & LENGTH
             if size >= IN_TWO:
@@ -116,14 +118,6 @@ class FrameCounter:
     def _skip(self, count: int) -> None:
         self._next += count
         self._kept = self._kept[count:]
-
-    def _skip_head(self) -> None:
-        """Skip the HTTP head, once it is whole; all bytes, where it is none."""
-        end = self._kept.find(_HEAD_END, 0, _LONGEST_HEAD)
-        self._in_head = end < 0 and len(self._kept) <= _LONGEST_HEAD and (not self._kept or self._kept[:1].isalpha())
-        if not self._in_head:
-            self.blind = not _UPGRADE.match(self._kept, 0, max(0, end))
-            self._skip(sys.maxsize if self.blind else end + len(_HEAD_END))
 
 
 def _drawn(key: str) -> float:
@@ -183,8 +177,7 @@ class Course:
 
     def finish(self) -> Iterator[Piece | Injected]:
         """The stream has ended; gives the steps of the bytes that were kept."""
-        data, self._held = self._held, b""
-        yield from self._pass(data)
+        return self._pass(self._held)
 
     def damage(self, fault: net.Corrupt) -> None:
         """Let a fault hit the next bytes."""

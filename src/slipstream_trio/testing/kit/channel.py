@@ -136,8 +136,7 @@ class FakeChannel:
 
     async def expect_push(self, event: Any = ANY, payload: Any = ANY, *, within: float | None = None) -> FakePush:
         """Return the next push on this channel that is like this; see `FakeConnection.expect_push`."""
-        push = await self.connection.take(self._wanted("push", event, payload), within)
-        return FakePush(self.connection, push)
+        return FakePush(self.connection, await self.connection.take(self._wanted("push", event, payload), within))
 
     async def expect_leave(self, *, within: float | None = None) -> FakeLeave:
         """Return the client's leave of this channel; see `FakeConnection.expect_leave`."""

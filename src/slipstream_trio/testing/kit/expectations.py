@@ -95,14 +95,14 @@ def mismatch(pattern: Any, value: Any, where: str, secrets: Secrets = NO_SECRETS
     return (_predicate if callable(pattern) else _equal)(pattern, value, where, secrets)
 
 
-def text_mismatch(pattern: Any, value: Any, where: str, secrets: Secrets = NO_SECRETS) -> str | None:
+def text_mismatch(pattern: Any, value: Any, where: str) -> str | None:
     """Return why a topic or an event does not match, None if it does. As `mismatch`; a `*` in a string is any text."""
     if not isinstance(pattern, str) or "*" not in pattern:
-        return mismatch(pattern, value, where, secrets)
+        return mismatch(pattern, value, where)
     glob = ".*".join(map(re.escape, pattern.split("*")))
     if isinstance(value, str) and re.fullmatch(glob, value, re.DOTALL):
         return None
-    return f"{where} {short_repr(value, secrets)} does not match {short_repr(pattern, secrets)}"
+    return f"{where} {short_repr(value)} does not match {short_repr(pattern)}"
 
 
 def secrets_in(pattern: Any) -> Iterator[str]:
@@ -147,7 +147,6 @@ def _name(function: Any) -> str:
 
 
 def _parts(pattern: Any, value: Any, where: str, secrets: Secrets) -> str | None:
-    """Return why an object or an array does not match."""
     partly = isinstance(pattern, Including)
     wanted: Any = pattern.members if partly else pattern
     is_object = isinstance(wanted, Mapping)

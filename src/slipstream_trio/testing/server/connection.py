@@ -3,6 +3,7 @@
 import math
 from collections import deque
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Literal
 
@@ -13,7 +14,7 @@ from ...errors import ProtocolError
 from ...protocol.message import Frame, Message
 from .channel import Channel, Router
 from .mount import Accept, Handler, Mount, Request
-from .pipes import GONE, Outbox, end_sending, reset
+from .pipes import GONE, Outbox, reset
 from .wire import Control, FrameViolation, Framing, Wire, frame_bytes
 
 if TYPE_CHECKING:
@@ -279,8 +280,9 @@ class Connection:
         with trio.move_on_after(self.server.close_timeout):
             await self._flushed.wait()
             try:
-                if self._unreadable:
-                    await end_sending(self._stream)
+                if self._unreadable and isinstance(self._stream, trio.abc.HalfCloseableStream):  # TLS cannot end so
+                    with suppress(*GONE):
+                        await self._stream.send_eof()
                 while self.closed_by != "client":
                     data = bytes(await self._stream.receive_some(_READ_SIZE))
                     try:

@@ -56,8 +56,14 @@ class Exchange:
                 mount = self._find_mount(request.path, "longpoll")
                 if mount is None:
                     return await self._upgrade(method, request)
-                body = await self._read_body()
-                if not await self._respond(await self._answer(mount, request, method, body)):
+                body = bytearray()
+                while isinstance(event := await self._next_event(), h11.Data):
+                    body += event.data
+                    if len(body) > 8_000_000:
+                        raise Refuse(400)
+                if event is None:
+                    raise trio.BrokenResourceError("the client hung up")
+                if not await self._respond(await self._answer(mount, request, method, bytes(body))):
                     return None
         except (Refuse, h11.RemoteProtocolError) as error:
             refusal = error if isinstance(error, Refuse) else Refuse(error.error_status_hint, body="Bad Request")
@@ -75,17 +81,6 @@ class Exchange:
                 uri = f"{scheme}://{dict(headers).get('host')}{path}{'?' if query else ''}{query}"
                 return received.method, Request(path, uri, parse_query(query), headers)
         return None
-
-    async def _read_body(self) -> bytes:
-        """Return the body of a request; raises `Refuse` where it is too large."""
-        body = bytearray()
-        while isinstance(event := await self._next_event(), h11.Data):
-            body += event.data
-            if len(body) > 8_000_000:
-                raise Refuse(400)
-        if event is None:
-            raise trio.BrokenResourceError("the client hung up")
-        return bytes(body)
 
     async def _respond(self, answer: Refuse) -> bool:
         """Send a whole response; returns whether another request may follow."""
@@ -137,9 +132,8 @@ class Exchange:
             await trio.sleep(2)  # for which Phoenix asks its cluster for the session
         if method == b"POST":
             return _said(410 if session is None else await session.take(request, body))
-        return await (self._open(mount, request) if session is None else session.poll())
-
-    async def _open(self, mount: Mount, request: Request) -> Refuse:
+        if session is not None:
+            return await session.poll()
         if mount.auth_token and self._server.release.reads_tokens:
             request = attrs.evolve(request, auth_token=request.header("x-phoenix-authtoken"))
         try:
@@ -208,9 +202,8 @@ class Session:
     def __init__(self, server: "PhoenixServer", mount: Mount, request: Request, accepted: Accept) -> None:
         self.token: str = _SIGNED + secrets.token_urlsafe(16)
         self._stream, theirs = memory_pipe()
-        # It ends when it is not polled, rather than when nothing is posted.
-        endless = attrs.evolve(mount, timeout=None)
-        self.connection: Connection = Connection(server, theirs, endless, request, accepted, framing=Framing())
+        mount = attrs.evolve(mount, timeout=None)  # it ends when it is not polled, rather than when nothing is posted
+        self.connection: Connection = Connection(server, theirs, mount, request, accepted, framing=Framing())
         self._window = mount.poll_window
         self._framing = Framing(role=ConnectionType.CLIENT)
         self._posted = 0

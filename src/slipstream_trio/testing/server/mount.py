@@ -155,12 +155,11 @@ def _assign(container: dict[str, Any], keys: list[str], value: str) -> None:
 
 def choose_subprotocol(offered: Sequence[str]) -> tuple[str | None, str | None]:
     """Return the subprotocol and the token among those that a client offered; raises `Refuse`."""
-    tokens = [name for name in offered if name.startswith(_TOKEN_PREFIX)]
+    encoded = [name.removeprefix(_TOKEN_PREFIX) for name in offered if name.startswith(_TOKEN_PREFIX)]
     token = None
-    if len(tokens) == 1:  # of several, Phoenix takes none
-        encoded = tokens[0].removeprefix(_TOKEN_PREFIX)
+    if len(encoded) == 1:  # of several, Phoenix takes none
         try:  # in the standard alphabet, despite the prefix, without padding
-            token = base64.b64decode(encoded + "=" * (-len(encoded) % 4), validate=True).decode()
+            token = base64.b64decode(encoded[0] + "=" * (-len(encoded[0]) % 4), validate=True).decode()
         except (binascii.Error, UnicodeDecodeError):
             raise Refuse(500) from None
     if "phoenix" in offered:

@@ -5,7 +5,7 @@ import struct
 import sys
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import asynccontextmanager, contextmanager
 from operator import index
 from typing import Final
 
@@ -161,13 +161,6 @@ def reset(stream: trio.abc.Stream) -> None:
         stream.socket.close()
     elif isinstance(stream, MemoryStream):
         stream.reset()
-
-
-async def end_sending(stream: trio.abc.Stream) -> None:
-    """Send the end of the stream, where the stream can (TLS cannot), and the peer is there."""
-    if isinstance(stream, trio.abc.HalfCloseableStream):
-        with suppress(*GONE):
-            await stream.send_eof()
 
 
 class Gauge:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import trio
 
-from ...protocol.message import Frame, Message
+from ...protocol.message import Message
 from .wire import frame_bytes
 
 if TYPE_CHECKING:
@@ -48,18 +48,12 @@ class PubSub:
 
         Returns whether some client has much to read still: the caller should then pass the scheduler.
         """
-        processes = [process for process in self.topics.get(topic, ()) if process.channel is not exclude]
-        frames: dict[str, tuple[Frame, bytes]] = {}
-        for process in processes:
-            wire = process.connection.wire
-            if wire.vsn not in frames:
-                frame = wire.encode(Message(None, None, topic, event, payload))
-                frames[wire.vsn] = frame, frame_bytes(frame)
-        congested = False
-        for process in processes:
-            frame, shared = frames[process.connection.wire.vsn]
-            congested |= process.connection.deliver(frame, shared)
-        return congested
+        told = [process.connection for process in self.topics.get(topic, ()) if process.channel is not exclude]
+        wires = {connection.wire.vsn: connection.wire for connection in told}
+        frames = {vsn: wire.encode(Message(None, None, topic, event, payload)) for vsn, wire in wires.items()}
+        shared = {vsn: frame_bytes(frame) for vsn, frame in frames.items()}
+        congested = [each.deliver(frames[each.wire.vsn], shared[each.wire.vsn]) for each in told]
+        return any(congested)
 
     def tell(self, topic: str, joins: Mapping[str, Meta], leaves: Mapping[str, Meta]) -> None:
         """Have a diff of one channel's presences broadcast."""
@@ -110,8 +104,7 @@ class ChannelPresence:
             SerializationError: the meta is not JSON.
         """
         self._check(meta)
-        old = self.metas.get(key)
-        if old is None:
+        if (old := self.metas.get(key)) is None:
             raise ValueError(f"this channel does not track {key!r}: use track")
         self.metas[key] = {"phx_ref": f"F{next(self._pubsub.refs):015x}", "phx_ref_prev": old["phx_ref"], **meta}
         self._pubsub.tell(self._process.topic, {key: self.metas[key]}, {key: old})

@@ -66,7 +66,6 @@ def delivery(run: Run) -> Iterator[Wrong]:
 
 
 def _wrong(reader: _Reader, series: str, number: int) -> str | None:
-    """Return what is wrong with a message."""
     known, first = series in reader.next, number if series == "all" else 0
     expected, announced = reader.next.get(series, (first, reader.announced if series == "all" else 0))
     reader.next[series] = number + 1, reader.announced

@@ -205,21 +205,18 @@ class Simulation:
 
     def _judged(self, run: Run) -> Report:
         judged = [found for oracle in self.oracles for found in _asked(oracle, run)]
-        violations = tuple(found for found in judged if found is not None)
+        violations = tuple(filter(None, judged))
         pushes, faults = sum(1 for _ in run.all_of(ClientPushStop)), run.faults.total()
         counts = Counter(checks=len(judged), messages=sum(1 for _ in run.noted("got")), pushes=pushes, faults=faults)
         counts["busy days"] = int(run.seconds >= _DAY and pushes >= 1000 and faults >= 20)
         moment = next((violation.at for violation in violations if violation.at is not None), math.inf)
         shown = max(bisect_right(run.notes, moment, key=lambda note: note.at) + 5, _HISTORY)  # and 5 after it
         history = tuple(map(str, run.notes[:shown][-_HISTORY:]))
+        name, command = self.name or next(self._names(), None), f"SIMULATION.run({run.scenario!r})"
+        if name is not None:
+            command = f"python -m slipstream_trio.testing.simulation {name} {run.scenario.arguments()}"
         told = (run.digest, violations, run.seconds, counts, run.faults, history, run.steps)
-        return Report(run.scenario, *told, self._command(run.scenario))
-
-    def _command(self, scenario: Scenario) -> str:
-        name = self.name or next(self._names(), None)
-        if name is None:
-            return f"SIMULATION.run({scenario!r})"
-        return f"python -m slipstream_trio.testing.simulation {name} {scenario.arguments()}"
+        return Report(run.scenario, *told, command)
 
     def _names(self) -> Iterator[str]:
         """Give the names by which the command finds it."""

@@ -6,12 +6,11 @@ All are functions that return a strategy. They shrink to the plainest values, an
 from ...errors.base import lacks
 
 try:
-    import hypothesis as _needed  # noqa: F401
+    from . import frames as _frames
+    from .frames import *  # noqa: F403 - all that it exports is public, and named there
+    from .states import History, histories, inputs, opening_state, options, states
 except ImportError as _error:
     raise ImportError(lacks(__name__, _error, "testing"), name=_error.name) from None
-from . import frames as _frames
-from .frames import *  # noqa: F403 - all that it exports is public, and named there
-from .states import History, histories, inputs, opening_state, options, states
 
 __all__ = ["History", "histories", "inputs", "opening_state", "options", "states"]
 __all__ += _frames.__all__

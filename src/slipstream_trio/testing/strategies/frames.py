@@ -151,7 +151,7 @@ def _json_texts(values: st.SearchStrategy[Any]) -> st.SearchStrategy[str]:
     return st.builds(json.dumps, values, ensure_ascii=st.booleans(), indent=st.sampled_from([None, 1]))
 
 
-_TEXTS: Final[Mapping[str, list[str]]] = {
+_TEXTS: Final = {
     "not_json": [
         *("not json", "", " ", "nul", "[", "]", '"', "'x'", "[1,]", '{"a":1,}'),
         *("[1 2]", "//", "[]x", "\ufeff[]"),
@@ -180,11 +180,6 @@ def _binary(strings: Sequence[bytes], payload: bytes = b"") -> bytes:
     return b"".join([bytes([_KINDS[len(strings)], *map(len, strings)]), *strings, payload])
 
 
-def _cut(frame: bytes, at: int) -> bytes:
-    """A binary frame without payload that ends inside of its lengths, or of the strings that they announce."""
-    return frame[: 1 + at % (len(frame) - 1)]
-
-
 TROUBLES_V2: Final[Mapping[str, st.SearchStrategy[Frame]]] = {
     **_JSON,
     "no_array": json_values().map(lambda value: json.dumps({"value": value})) | st.sampled_from(["null", "5", '"[]"']),
@@ -195,7 +190,10 @@ TROUBLES_V2: Final[Mapping[str, st.SearchStrategy[Frame]]] = {
     ).map(json.dumps),
     "empty_binary": st.just(b""),
     "unknown_kind": st.builds(lambda kind, rest: bytes([kind]) + rest, st.integers(3, 255), st.binary(max_size=20)),
-    "truncated": st.builds(_cut, _STRINGS.map(_binary), st.integers(0, 1_000)),
+    # It ends inside of its lengths, or of the strings that they announce.
+    "truncated": st.builds(
+        lambda frame, at: frame[: 1 + at % (len(frame) - 1)], _STRINGS.map(_binary), st.integers(0, 1_000)
+    ),
     "no_utf8": st.builds(_binary, st.builds(_replaced, _STRINGS, st.integers(0, 3), _NO_UTF8), st.binary(max_size=4)),
 }
 """Faults of frames of vsn 2.0.0, and frames that have them."""
