@@ -101,6 +101,24 @@ async def test_a_push_waits_for_the_join(autojump_clock: MockClock) -> None:
             client.stop()
 
 
+async def test_nothing_comes_of_a_push_that_was_cancelled_while_it_waited_for_the_join(
+    autojump_clock: MockClock,
+) -> None:
+    client = Told("room:1")
+    async with a_world() as world:
+        world.joins["room:1"].append(20.0)
+        async with running(world, client, join_timeout=30):
+            await client.until("connect")
+            with trio.move_on_after(1) as scope:
+                await client.push("room:1", "echo", timeout=5)
+            assert scope.cancelled_caught
+            await trio.sleep(10)  # beyond its time limit
+            await client.until(("join", "room:1", 1))
+            client.stop()
+    assert client.log == ["connect", ("join", "room:1", 1), ("terminate", None)]
+    assert world.pushed == []
+
+
 @pytest.mark.parametrize("topic", ["room:1", "room:not joined"])
 async def test_what_cannot_be_pushed_raises_at_once_wherever_it_goes(topic: str, autojump_clock: MockClock) -> None:
     async def push(_: Any) -> None:

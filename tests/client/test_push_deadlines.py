@@ -10,6 +10,7 @@ import trio
 import trio.lowlevel
 from tests.client.support import URL, Recorder, Scripted, scripted
 from tests.held import blocks_held, objects_held
+from tests.recovery.support import Outcomes
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from slipstream_trio import (
@@ -114,6 +115,20 @@ async def test_waiting_for_the_join_counts_towards_the_timeout(autojump_clock: M
         assert peer.count("event") == 0
         peer.reply(peer.sent[0])
         peer.answers.update(QUIET)
+
+
+async def test_a_push_that_is_not_answered_tells_how_long_it_waited_to_be_sent(autojump_clock: MockClock) -> None:
+    async with scripted(answers=QUIET - {"phx_join"}) as (socket, peer), trio.open_nursery() as nursery:
+        channel = socket.channel("room")
+        nursery.start_soon(channel.join)
+        join = await peer.wait_sent("phx_join")
+        done = Outcomes(nursery)
+        done.start("push", channel.push, "event", timeout=5)
+        await trio.sleep(2)
+        peer.reply(join)
+        await trio.sleep(5)
+        error = done.by["push"]
+        assert (type(error), error.sent, error.waited, done.at["push"]) == (PushTimeout, True, 2, 5)
 
 
 async def test_a_deadline_of_another_socket_does_not_put_off_an_earlier_one(autojump_clock: MockClock) -> None:

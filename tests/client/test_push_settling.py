@@ -57,6 +57,19 @@ async def test_the_end_of_the_channel_settles_its_pushes_and_no_others(
             await channel.push("event")
 
 
+async def test_a_reply_that_comes_after_the_end_of_the_channel_is_passed_over(autojump_clock: MockClock) -> None:
+    async with scripted(answers=QUIET | {"echo"}) as (socket, peer), trio.open_nursery() as nursery:
+        channel, other = socket.channel("room"), socket.channel("other")
+        await channel.join()
+        await other.join()
+        waiting = Waiting(nursery)
+        await waiting.push(channel)
+        peer.end_channel("room", "phx_error")
+        peer.reply(await peer.wait_sent("event"))
+        assert await other.push("echo", 5) == 5
+        assert waiting.ended == ["crashed"]
+
+
 async def test_pushes_may_be_answered_until_the_leave_is_complete(autojump_clock: MockClock) -> None:
     async with scripted(answers={"phx_join", "heartbeat"}) as (socket, peer):
         channel = socket.channel("room")

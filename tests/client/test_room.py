@@ -98,6 +98,29 @@ async def _wait_and_come() -> None:
         assert [message.payload for message in peer.sent if message.event == "echo"] == ["waited", "came"]
 
 
+async def test_a_call_that_comes_while_others_take_their_turns_goes_behind_them(autojump_clock: MockClock) -> None:
+    async with scripted(heartbeat_interval=None) as (socket, peer), trio.open_nursery() as nursery:
+        first, second = socket.channel("1"), socket.channel("2")
+        await first.join()
+        await second.join()
+        await until_full(first, peer, 0)
+        for _ in range(100):
+            nursery.start_soon(first.send, "waited")
+        await settle()
+        write, sends = peer.send, iter([second.send])
+
+        async def send_and_write(frames: Sequence[Frame]) -> None:
+            for send in sends:  # as there is room, and not all of those that waited have had their turns
+                nursery.start_soon(send, "came")
+                await settle()
+            await write(frames)
+
+        peer.send = send_and_write  # type: ignore[method-assign]
+        peer.resume()
+        await trio.sleep(1)
+        assert [message.event for message in peer.sent[-101:]] == ["waited"] * 100 + ["came"]
+
+
 async def test_a_call_whose_turn_comes_to_nothing_leaves_it_to_the_next(autojump_clock: MockClock) -> None:
     too_long = "e" * 256  # for a binary frame, as is found out in its turn
     async with scripted(heartbeat_interval=None) as (socket, peer), socket.join("room") as channel:
@@ -110,6 +133,39 @@ async def test_a_call_whose_turn_comes_to_nothing_leaves_it_to_the_next(autojump
             await settle()
             peer.resume()
         assert (type(done.by["first"]), done.by["second"]) == (SerializationError, 2)
+
+
+async def test_a_push_in_flight_can_be_given_up_while_others_wait_for_room(autojump_clock: MockClock) -> None:
+    async with scripted(heartbeat_interval=None) as (socket, peer), socket.join("room") as channel:
+        async with trio.open_nursery() as nursery:
+            done = Outcomes(nursery)
+            async with trio.open_nursery() as in_flight:
+                in_flight.start_soon(channel.push, "not answered")
+                await settle()
+                await until_full(channel, peer, 0)
+                done.start("waits", channel.push, "echo", 5)
+                await settle()
+                in_flight.cancel_scope.cancel()
+            peer.resume()
+        assert done.by == {"waits": 5}
+
+
+async def test_a_call_that_waits_for_room_waits_on_where_its_channel_crashes(autojump_clock: MockClock) -> None:
+    async with (
+        scripted(heartbeat_interval=None, rejoin=Backoff((1,), jitter=0)) as (socket, peer),
+        socket.join("room") as channel,
+        trio.open_nursery() as nursery,
+    ):
+        await until_full(channel, peer, 0)
+        done = Outcomes(nursery)
+        done.start("push", channel.push, "echo", 5)
+        await settle()
+        peer.end_channel("room", "phx_error")
+        await settle()
+        peer.resume()
+        await trio.sleep(2)
+        assert done.by == {"push": 5}
+        assert [message.event for message in peer.sent[-2:]] == ["phx_join", "echo"]
 
 
 async def test_a_join_of_a_user_waits_for_room_too(autojump_clock: MockClock) -> None:
