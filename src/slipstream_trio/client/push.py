@@ -76,7 +76,8 @@ class Call:
         channel, pushes = self.channel, self.channel._socket._pushes
         try:
             connection = channel._open_connection()
-            if connection is None or pushes._tickets or channel in pushes._lines or not connection.writer.has_room:
+            # While this channel is joined, there is a ticket for each of its calls that wait.
+            if connection is None or pushes._tickets or not connection.writer.has_room:
                 # The payload as it is now, and the context, as handlers of telemetry may read it.
                 self._kept = channel._socket._kept(channel.topic, self.event, payload)
                 self._context = trio.lowlevel.current_task().context
@@ -331,7 +332,7 @@ async def settled(call: Call, payload: Any) -> Any:
     await checkpoint_if_cancelled()
     call.queue(payload)
     awaited = call._queued or call.result
-    if not awaited.settled or awaited.error is not None:
+    if not awaited.settled:
         await call.settling()
     result = awaited.get()
     if call._is_send:
