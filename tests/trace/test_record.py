@@ -297,7 +297,7 @@ def test_a_rotation_that_fails_costs_records_and_no_connection(
     monkeypatch.setattr("slipstream_trio.trace.recorder.RETRY", 0.0)
     with record(path, telemetry=bus_of(point), max_size=1000, flush_interval=0) as recording:
         point.emit(push(1))
-        monkeypatch.setattr(Files, "_move", refuse)
+        monkeypatch.setattr(Path, "replace", refuse)
         for number in range(2, 12):
             point.emit(push(number))
         while not recording.dropped:

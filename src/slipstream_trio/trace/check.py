@@ -65,12 +65,17 @@ class Checker:
     """
 
     def __init__(self) -> None:
-        self._end: End | None = None
-        self._path, self._line, self._whole = "", 0, False
+        self._path, self._line = "", 0
         self.records: int = 0
         self.missing: int = 0
         self.connections: int = 0
         self._begin("", 0)
+
+    def _begin(self, recording: str, part: int) -> None:
+        self._verifier = Verifier()
+        self._recording, self._part = recording, part
+        self._whole = part == 1
+        self._end: End | None = None
 
     def feed(self, path: str, entry: Entry) -> list[Flaw]:
         """Check the next line, of files in their order; returns its findings."""
@@ -82,7 +87,7 @@ class Checker:
             return list(map(self._violation, self._verifier.feed(entry)))
         if isinstance(entry, End):
             self._end = entry
-            read = self.records - self._before
+            read = self._verifier.records
             if read == entry.records or not self._whole:
                 return []
             problem = f"{entry.records:,} records were written, and {read:,} were read: lines are gone, or came in"
@@ -117,13 +122,6 @@ class Checker:
         self.connections += self._verifier.connections
         self._begin("", 0)
         return list(dict.fromkeys(flaws))
-
-    def _begin(self, recording: str, part: int) -> None:
-        self._verifier = Verifier()
-        self._recording, self._part = recording, part
-        self._whole = part == 1
-        self._before = self.records
-        self._end = None
 
     def _header(self, path: str, header: Header) -> list[Flaw]:
         flaws, gone = [], ""

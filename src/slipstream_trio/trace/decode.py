@@ -30,10 +30,6 @@ _KINDS: Final[Mapping[EventName, Any]] = {
 }
 """The classes of records, by their events' names."""
 
-ONCE: Final = 3  # how many words the name of an event has that is no span's
-_COMMON: Final = frozenset({"start", "origin", "span_id", "system_time", "monotonic_time"})
-ID: Final = 16  # hex digits
-_ENDS: Final = frozenset({"stop", "exception"})
 _NAMES: Final = {" ".join(name): name for name in _KINDS}
 
 
@@ -94,7 +90,7 @@ class Decoder:
         if read is None or "socket_id" in line:
             read = self._begin(line, read)
         kind, start, span_id, first = name[-1], None, None, "system_time"
-        if kind in _ENDS:
+        if kind in ("stop", "exception"):
             start, first = self._start(number, name, line, read), "duration"
             span_id = start.span_id
         elif kind == "start":
@@ -110,8 +106,7 @@ class Decoder:
                 given = frame_received(given["now"], given["frame"])
             else:
                 given = thing(given)
-            known = read.states.get(state) if type(state) is int else None
-            details = {"raw_message": given, "state": _state(read.states, state) if known is None else known}
+            details = {"raw_message": given, "state": _state(read.states, state)}
         else:
             details = _details(name, line, read)
         times = {first: time, "monotonic_time": now}
@@ -141,8 +136,6 @@ class Decoder:
         span_id, start, span = line["span_id"], read.handle, name[:-1]
         if "start" in line:
             start = self._record(number, line["start"])
-        elif name is HANDLE_STOP and start is not None and start.span_id == span_id:
-            return start
         elif start is None or start.span_id != span_id or start.name[:-1] != span:
             start = self._spans.pop((span, span_id), None)
         if start is None or start.span_id != span_id or start.name != (*span, "start"):
@@ -151,7 +144,7 @@ class Decoder:
 
 
 def _id(value: str) -> str:
-    if len(value) != ID or int(value, 16) < 0:
+    if len(value) != 16 or int(value, 16) < 0:  # hex digits
         raise ValueError(f"span_id cannot be {value!r}")
     return value
 
@@ -181,12 +174,12 @@ def _details(name: EventName, line: Mapping[str, Any], read: _Read) -> dict[str,
 def _fields_of(name: EventName) -> list[tuple[str, Test, bool]]:
     """Return the fields of a kind of records: what tests them, and whether older recordings do not have them."""
     kind = records.SpanException if name[-1] == "exception" else _KINDS.get(name)
-    if name not in _KINDS and (len(name) < ONCE or name[0] != "slipstream" or name[1] == "connection"):
+    if name not in _KINDS and (len(name) < 3 or name[0] != "slipstream" or name[1] == "connection"):
         raise ValueError(f"there is no event {' '.join(name)}")  # in no later version either
     return [
         (field.name.rstrip("_"), tests_of(kind)[field.name], field.default is not NOTHING)
         for field in (fields(kind) if kind else ())
-        if field.name not in _COMMON
+        if field.name not in ("start", "origin", "span_id", "system_time", "monotonic_time")
     ]
 
 
@@ -217,7 +210,6 @@ def _handled(line: Mapping[str, Any], read: _Read, start: Mapping[str, Any]) -> 
     given, end = start["raw_message"], line["end_state"]
     message = _message(line["message"], given, start["state"], read)
     built, return_ = line["built_events"], line["return"]
-    state = read.states.get(end) if type(end) is int else None
     return {
         "message": message,
         "built_events": (
@@ -226,7 +218,7 @@ def _handled(line: Mapping[str, Any], read: _Read, start: Mapping[str, Any]) -> 
             else tuple([thing(event, (given, message)) for event in built])
         ),
         "return": tuple(map(thing, return_)) if return_ else (),
-        "end_state": _state(read.states, end) if state is None else state,
+        "end_state": _state(read.states, end),
     }
 
 

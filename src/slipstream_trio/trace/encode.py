@@ -22,7 +22,6 @@ RECORDED: Final[tuple[EventName, ...]] = (
 """The beginnings of the names of what is recorded: everything but the starts of handles, which their ends have."""
 
 INPUT: Final = {TAG: "@input"}
-REDACTED: Final = {TAG: "redacted"}
 
 BUILT_IN: Final = frozenset({"v1", "v2"})  # serializers whose messages readers of a recording can decode again
 FULL_EVERY: Final = 256  # lines of a connection, after which its ids and its state are written in full again
@@ -50,7 +49,6 @@ class Written:
     state: State | None = None  # the latest, and its number
     number: int = 0
     decodes: bool = False  # whether the message of the latest handle can be decoded from its frame by a reader
-    now: tuple[float, bytes] = (0.0, b"0.0")  # the latest time of a frame, which many have, and its text
 
 
 @define(eq=False)
@@ -74,10 +72,10 @@ class Encoder:
         start = getattr(record, "start", None)
         if type(start) is not HandleStart:
             return self.encode(record)
-        written, quick = self._written.get(start.origin.connection_id), None
-        if type(record) is HandleStop and written is not None:
-            quick = handled_lines(record, written, self._is_harmless)
-        return quick or self.encode(start) + self.encode(record)
+        written = self._written.get(start.origin.connection_id)
+        if type(record) is HandleStop and written and (quick := handled_lines(record, written, self._is_harmless)):
+            return quick
+        return self.encode(start) + self.encode(record)
 
     def encode(self, record: Any) -> bytes:
         """Return the line of a record, with its line feed; two lines, where the first tells what is missing."""
@@ -120,9 +118,7 @@ class Encoder:
         if written and written.lines < FULL_EVERY and (written.origin is origin or written.origin == origin):
             written.lines += 1
             return short, written
-        renewed = Written(origin, encode_line(short)[1:-1])
-        if written is not None:
-            renewed.decodes = written.decodes
+        renewed = Written(origin, encode_line(short)[1:-1], decodes=written is not None and written.decodes)
         if connection_id is not None:
             remember(self._written, connection_id, renewed, MOST_CONNECTIONS)
         return asdict(origin), renewed
@@ -153,7 +149,7 @@ class Encoder:
             serializer = details["state"].options.serializer
             shown = self._object(value, serializer, {})
             if type(value) is FrameReceived:
-                written.decodes = serializer in BUILT_IN and shown["frame"] != REDACTED
+                written.decodes = serializer in BUILT_IN and shown["frame"] != {TAG: "redacted"}
             return shown
         if how == "frame":  # it is malformed: hidden, if there may be a secret in it
             return None if value is None else encoded(redactor.frame(value, "v2"), redactor)
@@ -169,14 +165,17 @@ class Encoder:
 
     def _came_to(self, given: Any, written: Written, details: Mapping[str, Any]) -> dict[str, Any]:
         message, built, state = details["message"], details["built_events"], details["end_state"]
-        serializer, shared = state.options.serializer, _shared(given, message) if built else {}
+        serializer, shared = state.options.serializer, {id(given): INPUT}
+        if built and type(message) is Message and message is not given:
+            payload = message.payload
+            response = payload.get("response") if type(payload) is dict else None
+            for name, its in (("@message", message), ("@payload", payload), ("@response", response)):
+                if type(its) in (dict, list, bytes, Message):  # which are told by their identity
+                    shared[id(its)] = {TAG: name}
         decodes = written.decodes and type(message) is Message
+        shown = INPUT if message is given else without_payload(message) if decodes else encoded(message, self.redactor)
         return {
-            "message": INPUT
-            if message is given
-            else without_payload(message)
-            if decodes
-            else encoded(message, self.redactor),
+            "message": shown,
             "built_events": [self._object(event, serializer, shared) for event in built],
             "return": [self._object(effect, serializer, {}) for effect in details["return"]],
             "end_state": self._state(state, written),
@@ -209,19 +208,6 @@ def records_of(record: Record) -> int:
     return 2 if type(getattr(record, "start", None)) is HandleStart else 1
 
 
-def _shared(given: Any, message: Any) -> dict[int, Any]:
-    """Return the objects of a handle that its events may have as well, by their identity."""
-    shared = {id(given): INPUT}
-    if type(message) is Message and message is not given:
-        shared[id(message)] = {TAG: "@message"}
-        payload = message.payload
-        if type(payload) in (dict, list, bytes):
-            shared[id(payload)] = {TAG: "@payload"}
-        if type(payload) is dict and type(payload.get("response")) in (dict, list, bytes):
-            shared[id(payload["response"])] = {TAG: "@response"}
-    return shared
-
-
 # The lines of handled messages, pushes and replies, put together in a fraction of the time that the rest takes
 
 
@@ -246,11 +232,9 @@ def handled_lines(stop: HandleStop, written: Written, is_harmless: Callable[[Fra
         message, event = made.message, encode_line({**told, "response": response})
     if not is_harmless(frame):
         return None
-    if now is not written.now[0]:
-        written.now = now, encode_line(now)
     join_ref, ref, topic, name, _ = message
     shown = encode_line(without_payload(message)) if ref is not None else _broadcast(join_ref, topic, name)
-    given = _FRAME % (written.now[1], encode_line(frame))
+    given = _FRAME % (encode_line(now), encode_line(frame))
     return _both(stop, written, given, _RECEIVED % (shown, event, written.number))
 
 

@@ -2,7 +2,7 @@
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from datetime import date, timedelta
 from os import PathLike
@@ -84,25 +84,22 @@ def export_parquet(
         OSError: a file cannot be written.
         RecordingError: a file cannot be read, or is not a recording.
     """
-    schema = _schema()
-    count = 0
-    with ExitStack() as stack:
-        for source in sources(paths):
-            parts = _Parts(schema, Path(directory), source.recording, stack)
-            for row in _rows(source, told, progress):
-                parts.add(row)
-            parts.close()
-            count += parts.count
-    return count
-
-
-def _schema() -> Any:
     try:
         import pyarrow as pa
     except ImportError as error:
         raise ExportError(lacks("Parquet", error, "parquet")) from None
     time = pa.timestamp("us", tz="UTC")
-    return pa.schema([(name, time if kind == "timestamp" else kind) for name, kind in COLUMNS.items()])
+    schema = pa.schema([(name, time if kind == "timestamp" else kind) for name, kind in COLUMNS.items()])
+    count = 0
+    with ExitStack() as stack:
+        for source in sources(paths):
+            name = f"part-{quote(source.recording, safe='')}.parquet"
+            parts = _Parts(schema, Path(directory), name, stack)
+            for row in _rows(source, told, progress):
+                parts.add(row)
+                count += 1
+            parts.close()
+    return count
 
 
 @define
@@ -111,14 +108,12 @@ class _Parts:
 
     schema: Any
     directory: Path
-    recording: str
+    name: str
     stack: ExitStack
     files: dict[int, tuple[Any, IO[bytes]]] = field(factory=dict)
     rows: defaultdict[int, list[Row]] = field(factory=lambda: defaultdict(list))
     batches: defaultdict[int, list[Any]] = field(factory=lambda: defaultdict(list))
     held: int = 0
-    packed: int = 0
-    count: int = 0
 
     def add(self, row: Row) -> None:
         """Add a row; it is written when there are enough for a row group."""
@@ -126,11 +121,10 @@ class _Parts:
         self.held += ROW + len(row.get("payload", "")) + len(row.get("response", ""))
         if self.held >= ROWS:
             self._pack()
-            if self.packed >= HELD:
+            if sum(batch.nbytes for batches in self.batches.values() for batch in batches) >= HELD:
                 self._write()
 
     def close(self) -> None:
-        """Write the rest, and close the files."""
         self._pack()
         self._write()
         for writer, file in self.files.values():
@@ -138,50 +132,37 @@ class _Parts:
             file.close()
 
     def _pack(self) -> None:
+        import pyarrow as pa
+
+        kind = pa.struct(list(self.schema))
         for day, rows in self.rows.items():
-            batch = _batch(rows, self.schema)
-            self.batches[day].append(batch)
-            self.packed += batch.nbytes
-            self.count += len(rows)
+            try:
+                values = pa.array(rows, kind)
+            except UnicodeEncodeError:  # lone surrogates, which Parquet has no place for
+                for row in rows:
+                    texts = {key: its for key, its in row.items() if isinstance(its, str)}
+                    row |= {key: text.encode(errors="replace").decode() for key, text in texts.items()}
+                values = pa.array(rows, kind)
+            self.batches[day].append(pa.RecordBatch.from_struct_array(values))
         self.rows.clear()
         self.held = 0
 
     def _write(self) -> None:
         import pyarrow as pa
+        from pyarrow.parquet import ParquetWriter
 
         for day, batches in self.batches.items():
             if day not in self.files:
-                self.files[day] = self._open(day)
+                target = self.directory / f"day={date(1970, 1, 1) + timedelta(days=day)}" / self.name
+                if target.exists():
+                    raise ExportError(f"{target} is there already: delete it, or name another directory")
+                target.parent.mkdir(parents=True, exist_ok=True)
+                # Payloads are in it, so its owner alone may read it, as with the recording.
+                file = self.stack.enter_context(replaced(target, mode=0o600))
+                writer = ParquetWriter(file, self.schema, compression="zstd", use_dictionary=_REPEATED)
+                self.files[day] = self.stack.enter_context(writer), file
             self.files[day][0].write_table(pa.Table.from_batches(batches))
         self.batches.clear()
-        self.packed = 0
-
-    def _open(self, day: int) -> tuple[Any, IO[bytes]]:
-        from pyarrow.parquet import ParquetWriter
-
-        folder = self.directory / f"day={date(1970, 1, 1) + timedelta(days=day)}"
-        target = folder / f"part-{quote(self.recording, safe='')}.parquet"
-        if target.exists():
-            raise ExportError(f"{target} is there already: delete it, or name another directory")
-        folder.mkdir(parents=True, exist_ok=True)
-        # Payloads are in it, so its owner alone may read it, as with the recording.
-        file = self.stack.enter_context(replaced(target, mode=0o600))
-        writer = ParquetWriter(file, self.schema, compression="zstd", use_dictionary=_REPEATED)
-        return self.stack.enter_context(writer), file
-
-
-def _batch(rows: Sequence[Row], schema: Any) -> Any:
-    import pyarrow as pa
-
-    kind = pa.struct(list(schema))
-    try:
-        return pa.RecordBatch.from_struct_array(pa.array(rows, kind))
-    except UnicodeEncodeError:  # lone surrogates, which Parquet has no place for
-        clean = [
-            {key: its.encode(errors="replace").decode() if isinstance(its, str) else its for key, its in row.items()}
-            for row in rows
-        ]
-        return pa.RecordBatch.from_struct_array(pa.array(clean, kind))
 
 
 def _rows(source: Source, told: Told, progress: Report | None) -> Iterator[Row]:
@@ -232,7 +213,7 @@ def _told(details: Mapping[str, Any]) -> Row:
 
 def _handled(details: Mapping[str, Any]) -> Row:
     given = details["raw_message"]
-    row = describe_handle(details, given)
+    row = describe_handle(details)
     row["ref"] = row.get("ref") or None
     for key in FIELDS.get(type(given), ()):
         if key != "payload":  # of a join, that is not shown

@@ -34,9 +34,8 @@ def export_perfetto(records: Iterable[Record], path: str | PathLike[str] | TextI
     number = 0
     with written(path) as file:
         file.write('{"displayTimeUnit":"ns","traceEvents":[')
-        for event in _events(records):
-            file.write(f"{',' if number else ''}\n{json.dumps(event, separators=(',', ':'))}")
-            number += 1
+        for number, event in enumerate(_events(records), 1):
+            file.write(f"{',' if number > 1 else ''}\n{json.dumps(event, separators=(',', ':'))}")
         file.write("\n]}\n")
     return number
 

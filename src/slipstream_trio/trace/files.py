@@ -37,7 +37,10 @@ class Files:
         self._header = header
         self.close()
         if not self.path.is_symlink() and self.path.is_file() and self.path.stat().st_size:
-            self._move()
+            files = [self.path, *(_numbered(self.path, number) for number in range(1, self._keep + 1))]
+            for newer, older in reversed([*pairwise(files)]):
+                if newer.exists():
+                    newer.replace(older)
         self._file = open_private(self.path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         self._size = 0
         self.write(header)
@@ -75,12 +78,6 @@ class Files:
                 os.fsync(file)
         finally:
             os.close(file)
-
-    def _move(self) -> None:
-        files = [self.path, *(_numbered(self.path, number) for number in range(1, self._keep + 1))]
-        for newer, older in reversed([*pairwise(files)]):
-            if newer.exists():
-                newer.replace(older)
 
 
 def open_private(path: str | PathLike[str], flags: int) -> int:

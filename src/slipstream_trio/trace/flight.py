@@ -13,7 +13,7 @@ from typing import Final
 from attrs import define, field
 
 from ..errors import RecordingError
-from ..telemetry import ClientConnectStart, ConnectStart, Record, Telemetry, default_telemetry
+from ..telemetry import ClientConnectStart, Record, Telemetry, default_telemetry
 from ..telemetry.secrecy import SECRETS
 from .encode import RECORDED, Encoder, records_of
 from .files import open_private
@@ -26,8 +26,6 @@ SEGMENTS: Final = 8  # pieces of a ring; the oldest is dropped as a whole, as li
 MOST_WAITING: Final = 64 * 2**20  # bytes that may wait to be written
 MOST_ENDED: Final = 256  # connections that have ended and may yet be told something of
 GOOD_ENDS: Final = frozenset({"closed_by_client", "disconnected", "reconnect", "cancelled"})
-CONNECT: Final = ConnectStart.name[:-1]
-CLIENT_CONNECT_START: Final = ClientConnectStart.name
 
 
 def ended_badly(end: Record) -> bool:
@@ -52,7 +50,6 @@ class _Ring:
     path: Path | None = None
 
     def add(self, record: Record) -> bytes:
-        """Take in a record; returns its lines."""
         if not self.segments or len(self.segments[-1].data) >= self.size // SEGMENTS:
             self.encoder.restart()
             self.segments.append(Part())
@@ -112,13 +109,17 @@ class FlightRecorder:
         if connection_id is None:
             return
         with self._lock:
-            if (ring := self._ring(connection_id, record)) is None:
-                return  # it has ended, and well
+            if (ring := self._rings.get(connection_id)) is None:
+                if record.name[1] != "connection" and record.name != ClientConnectStart.name:
+                    return  # it has ended, and well
+                # Of the connection that its socket had before, nothing more will come.
+                self._rings.pop(self._ended_last.pop(record.origin.socket_id, ""), None)
+                ring = self._rings[connection_id] = _Ring(Encoder(self._redactor), self._size)
             try:
                 lines = ring.add(record)
                 if ring.path is not None:
                     self._put(ring.path, lines)
-                elif record.name[:3] == CONNECT and record.name[-1] != "start":
+                elif record.name[1:3] == ("connection", "connect") and record.name[-1] != "start":
                     self._ended(connection_id, ring, record)
             except Exception as error:  # noqa: BLE001 - objects and functions of the user's; no connection's business
                 self.error = error
@@ -129,14 +130,6 @@ class FlightRecorder:
         self._queue.put(None)
         self._thread.join(timeout)
         return not self._thread.is_alive()
-
-    def _ring(self, connection_id: str, record: Record) -> _Ring | None:
-        ring = self._rings.get(connection_id)
-        if ring is None and (record.name[1] == "connection" or record.name == CLIENT_CONNECT_START):
-            # Of the connection that its socket had before, nothing more will come.
-            self._rings.pop(self._ended_last.pop(record.origin.socket_id, ""), None)
-            ring = self._rings[connection_id] = _Ring(Encoder(self._redactor), self._size)
-        return ring
 
     def _ended(self, connection_id: str, ring: _Ring, end: Record) -> None:
         if not self._when(end):
@@ -166,7 +159,12 @@ class FlightRecorder:
             path, data, begins = item
             try:
                 if begins or path in self.paths:
-                    self._write(path, data)
+                    with open(path, "ab", opener=open_private) as file:
+                        file.write(data)
+                    if path not in self.paths:
+                        self.paths.append(path)
+                        while len(self.paths) > self._keep:
+                            self.paths.pop(0).unlink(missing_ok=True)
                 else:  # its beginning could not be written, or is deleted again, and without it nothing can be read
                     self.dropped += 1
             except OSError as error:
@@ -174,14 +172,6 @@ class FlightRecorder:
                 self.dropped += 1
             with self._lock:
                 self._waiting -= len(data)
-
-    def _write(self, path: Path, data: bytes) -> None:
-        with open(path, "ab", opener=open_private) as file:
-            file.write(data)
-        if path not in self.paths:
-            self.paths.append(path)
-            while len(self.paths) > self._keep:
-                self.paths.pop(0).unlink(missing_ok=True)
 
 
 @contextmanager

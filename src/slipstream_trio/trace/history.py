@@ -17,7 +17,6 @@ from .view import Line, describe, describe_unfinished, given_of
 
 HELD: Final = 10_000  # the most lines that wait for one that began before them
 SECOND: Final = 1_000_000_000
-CONNECT: Final = ("slipstream", "connection", "connect")
 SILENCE: Final = ("slipstream", "connection", "silence")
 # Kinds of lines that tell of an outage, which is told as a whole.
 FOLDED: Final = frozenset({"connection", "opened", "failed", "client connect", "reconnect"})
@@ -59,7 +58,6 @@ class _Outage:
     failure: str = ""
 
     def told(self, now: int, how: str) -> Line:
-        """Return the line of it, until now."""
         note = f"{self.line.note}; {how} after {many(self.attempts, 'attempt')}"
         note += self.failure and f", the last: {self.failure}"
         return evolve(self.line, what="outage", direction="here", took=now - self.at, note=note)

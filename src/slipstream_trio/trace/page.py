@@ -77,10 +77,15 @@ class Page:
         """Take in a record."""
         self._first = glance.at - glance.elapsed if self._first is None else self._first
         self._end = max(self._end, glance.end)
-        connection = self._connection(glance)
+        origin, began = glance.record.origin, glance.end - (glance.line.took or 0)
+        key = origin.connection_id or f"socket {origin.socket_id}"
+        if key not in self._connections:
+            told = {"start": began, "end": None, "reason": None, "state": None}
+            self._connections[key] = {**attrs.asdict(origin), **told, "number": len(self._connections)}
+        connection = self._connections[key]
         if glance.record.name[1:3] == ("connection", "connect"):
             connection["state"] = glance.record.metadata.get("state", connection["state"])
-            connection["start"] = min(connection["start"], glance.end - (glance.line.took or 0))
+            connection["start"] = min(connection["start"], began)
             if glance.record.name[-1] != "start":
                 connection["end"], connection["reason"] = glance.end, glance.line.status
             if glance.line.status != "raised":
@@ -102,7 +107,7 @@ class Page:
         start, texts, whole = self._first or 0, {"": 0}, not self.left_out
         return {
             "start": str(start),
-            "end": max([self._end, *(row["begin"] + max(row["took"], 0) for row in rows)], default=start) - start,
+            "end": max([self._end, *(row["begin"] + max(row["took"], 0) for row in rows)]) - start,
             "left_out": self.left_out,
             "findings": [{**each.as_dict(), "rows": _rows_at(each.times, rows, whole=whole)} for each in findings],
             "connections": [
@@ -121,14 +126,6 @@ class Page:
             "states": _states(rows),
             "texts": list(texts),
         }
-
-    def _connection(self, glance: Glance) -> dict[str, Any]:
-        origin = glance.record.origin
-        key = origin.connection_id or f"socket {origin.socket_id}"
-        if key not in self._connections:
-            told = {"start": glance.end - (glance.line.took or 0), "end": None, "reason": None, "state": None}
-            self._connections[key] = {**attrs.asdict(origin), **told, "number": len(self._connections)}
-        return self._connections[key]
 
     def _row(self, glance: Glance, connection: int) -> Row:
         line, metadata, name = glance.line, glance.record.metadata, glance.record.name

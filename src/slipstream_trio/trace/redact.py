@@ -101,7 +101,13 @@ class Redactor:
         if known is None:
             return Redacted()
         try:
-            message = _decode_sent(frame) if sent and isinstance(frame, bytes) else known.decode(frame)
+            if sent and isinstance(frame, bytes):  # as servers decode it, while serializers decode what comes from one
+                if frame[:1] != b"\x00" or len(frame) < 5:
+                    return Redacted()
+                (join_ref, ref, topic, event), payload = split_binary(frame, 4)
+                message = Message(join_ref or None, ref or None, topic, event, payload)
+            else:
+                message = known.decode(frame)
             payload = self.message_payload(message)
             return frame if payload is message.payload else known.encode(message._replace(payload=payload))
         except (ProtocolError, SerializationError, ValueError):
@@ -192,11 +198,3 @@ def _size(payload: Any) -> int | None:
         return len(encode_line(payload))
     except (TypeError, ValueError, OverflowError, RecursionError):
         return None
-
-
-def _decode_sent(frame: bytes) -> Message:
-    """Return the message of a binary frame that the client sent."""
-    if frame[:1] != b"\x00" or len(frame) < 5:
-        raise ProtocolError("a binary frame of unknown kind")
-    (join_ref, ref, topic, event), payload = split_binary(frame, 4)
-    return Message(join_ref or None, ref or None, topic, event, payload)

@@ -12,14 +12,10 @@ from attrs import define, field, frozen
 
 from .. import protocol
 from ..errors import ProtocolError
-from ..telemetry import ConnectStart, HandleStart
 from .encode import BUILT_IN
 from .redact import Redacted
 from .schema import Recorded
 from .values import shown
-
-CONNECT: Final = ConnectStart.name[:-1]
-HANDLE: Final = HandleStart.name[:-1]
 
 
 @frozen
@@ -109,12 +105,12 @@ class Replayer:
     def feed(self, record: Recorded) -> ReplayStep | None:
         """Take in the next record; returns the step, if an input was handled with it."""
         name = record.name
-        if name[:3] == CONNECT:
+        if name[1:3] == ("connection", "connect"):
             if name[-1] == "start":
                 self._states[record.connection_id] = record.metadata["state"]
             else:
                 self._states.pop(record.connection_id, None)
-        elif name[:3] == HANDLE and name[-1] != "start":
+        elif name[1:3] == ("connection", "handle") and name[-1] != "start":
             return self._replay(record)
         return None
 
@@ -126,9 +122,12 @@ class Replayer:
         metadata = record.whole()
         recorded: protocol.State = metadata["state"]
         found = list(differences(recorded, self._states.get(record.connection_id, recorded), "state"))
+        given = metadata["raw_message"]
+        hidden = type(given) is protocol.FrameReceived and isinstance(given.frame, Redacted)
+        serializer = _AsRecorded(metadata) if hidden or recorded.options.serializer not in BUILT_IN else None
         transition = None
         try:
-            transition = protocol.handle(recorded, metadata["raw_message"], _serializer_of(metadata))
+            transition = protocol.handle(recorded, given, serializer)
         except Exception as error:  # noqa: BLE001 - whatever the core raises is an outcome like any other
             kind, expected = type(error).__name__, metadata.get("kind", "no exception")
             found += [] if expected == kind else [Difference("exception", expected, f"{kind}: {error}")]
@@ -145,20 +144,11 @@ class Replayer:
         return ReplayStep(record, recorded, transition, tuple(divergences))
 
 
-def _serializer_of(metadata: Mapping[str, Any]) -> protocol.Serializer:
-    options, given = metadata["state"].options, metadata["raw_message"]
-    hidden = type(given) is protocol.FrameReceived and isinstance(given.frame, Redacted)
-    if options.serializer in BUILT_IN and not hidden:
-        return protocol.serializer_for(options.vsn)
-    return _AsRecorded(options.serializer, options.vsn, metadata)
-
-
 @define
 class _AsRecorded:
     """A serializer that gives what was recorded of one input."""
 
-    name: str
-    vsn: str
+    name = vsn = "as recorded"
     metadata: Mapping[str, Any]
 
     def encode(self, message: protocol.Message) -> protocol.Frame:

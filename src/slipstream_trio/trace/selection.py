@@ -13,7 +13,7 @@ from attrs import define, evolve, field, frozen
 
 from ..lean import lean
 from ..telemetry import Record
-from .history import CONNECT, HELD, History
+from .history import HELD, History
 from .text import brief, duration, nanoseconds
 from .view import NO_PAYLOAD, Line
 
@@ -126,7 +126,7 @@ class Glance:
     def end(self) -> int:
         """When it was over; a connection's end is told apart from its beginning, and happened at its own time."""
         took = self.line.took
-        return self.at + took if took and self.record.name[:3] != CONNECT else self.at
+        return self.at + took if took and self.record.name[1:3] != ("connection", "connect") else self.at
 
     @property
     def lasted(self) -> int | None:
@@ -188,11 +188,8 @@ def grouped(glances: Iterable[Glance]) -> Iterator[Glance]:
                 continue
             groups[alike] = group = _Group(glance, now, alike, {line.topic})
             waiting.append(group)
-        elif waiting:
-            waiting.append(_Group(glance, now, None, ALONE))
         else:
-            yield glance
-            continue
+            waiting.append(_Group(glance, now, None, ALONE))
         while waiting:
             first = waiting[0]
             if first.alike is not None:
@@ -215,7 +212,6 @@ class _Group:
     count: int = 1
 
     def told(self) -> Glance:
-        """Return it as one."""
         if self.count == 1:
             return self.glance
         line = self.glance.line

@@ -57,7 +57,6 @@ _SECTIONS: Final[Mapping[EventName, str]] = {
 
 EXACT: Final = 1_000  # up to so many values are kept as they are
 WIDTH: Final = 1.02  # beyond that they are counted in buckets, each wider than the one before by this factor
-LOG_WIDTH: Final = math.log(WIDTH)
 
 Key = tuple[str, ...]
 
@@ -112,7 +111,7 @@ class Quantiles:
 
 
 def _bucket(value: int) -> int:
-    return math.ceil(math.log(value) / LOG_WIDTH) if value > 0 else -1
+    return math.ceil(math.log(value, WIDTH)) if value > 0 else -1
 
 
 @define

@@ -33,7 +33,12 @@ class Secrets:
     @classmethod
     def of(cls, values: Iterable[str]) -> "Secrets":
         """Return the secrets of these values."""
-        forms = {form for value in values if len(value) >= SHORTEST for form in _forms(value)}
+        forms = set[str]()
+        for value in values:
+            if len(value) >= SHORTEST:
+                forms |= {value, repr(value)[1:-1], quote(value, safe="", errors="replace")}
+                forms |= {json.dumps(value)[1:-1], json.dumps(value, ensure_ascii=False)[1:-1]}
+                forms.add(base64.urlsafe_b64encode(value.encode(errors="replace")).decode().rstrip("="))
         return cls(tuple(sorted(forms, key=len, reverse=True)))
 
     def hide(self, text: str) -> str:
@@ -44,15 +49,6 @@ class Secrets:
 
 
 NO_SECRETS: Final = Secrets()
-
-
-def _forms(value: str) -> Iterator[str]:
-    yield value
-    yield repr(value)[1:-1]
-    yield json.dumps(value)[1:-1]
-    yield json.dumps(value, ensure_ascii=False)[1:-1]
-    yield quote(value, safe="", errors="replace")
-    yield base64.urlsafe_b64encode(value.encode(errors="replace")).decode().rstrip("=")
 
 
 def named_secrets_in(value: Any, *, secret: bool = False) -> Iterator[str]:

@@ -20,7 +20,7 @@ import math
 import reprlib
 import types
 from base64 import b64decode, b64encode
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from functools import cache
 from typing import Any, Final, Literal, Union, get_args, get_origin, get_type_hints
@@ -111,18 +111,18 @@ def remember(table: dict[Any, Any], key: Any, value: Any, most: int) -> None:
     table[key] = value
 
 
-def fields_of(value: Any, redactor: Redactor, names: Iterable[str] | None = None) -> dict[str, Any]:
-    """Return the fields of an instance of one of `CLASSES`, encoded: all of them, or those of these names."""
-    how = FIELDS[type(value)]
-    return {name: field_of(getattr(value, name), how[name], redactor) for name in (how if names is None else names)}
+def fields_of(value: Any, redactor: Redactor) -> dict[str, Any]:
+    """Return the fields of an instance of one of `CLASSES`, encoded."""
+    return {name: field_of(getattr(value, name), how, redactor) for name, how in FIELDS[type(value)].items()}
 
 
 def changes_of(before: State, after: State, redactor: Redactor) -> dict[str, Any]:
     """Return the fields in which a state differs from the one before: of a mapping, what has changed in it."""
-    found = dict(changes(before, after))
-    fields = fields_of(after, redactor, (name for name, change in found.items() if change is None))
-    for name, change in found.items():
-        if change is not None:
+    fields = {}
+    for name, change in sorted(changes(before, after), key=lambda its: its[1] is not None):
+        if change is None:
+            fields[name] = field_of(getattr(after, name), FIELDS[State][name], redactor)
+        else:
             put, gone = (encode_value(part, redactor) for part in change)
             fields[name] = {TAG: CHANGE, "put": put, "gone": gone}
     return fields

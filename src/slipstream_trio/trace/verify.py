@@ -53,8 +53,7 @@ class _Connection:
     unsure: bool = False
     ended: bool = False
     open_span: str | None = None
-    open_at: int | None = 0
-    began_at: int | None = 0
+    began: dict[str, int] = field(factory=lambda: {"connect": 0, "handle": 0})  # when the last of them did
     monotonic: int = 0
     last_ref: int = 0
     joins: dict[str, str] = field(factory=dict)
@@ -73,8 +72,7 @@ class Verifier:
         self._traces: dict[str, str] = {}
         self._spans: set[str] = set()
         self._older_spans: set[str] = set()
-        self._adopted: set[str] = set()
-        self._adopts = False
+        self._adopted: set[str | None] = set()  # None: any connection
         self._found: list[Violation] = []
         self._current: str | None = None
         self.records: int = 0
@@ -106,10 +104,7 @@ class Verifier:
         Parameters:
             connection_id: the connection that they are missing of; None: they may be anybody's.
         """
-        if connection_id is None:
-            self._adopts = True
-        else:
-            self._adopted.add(connection_id)
+        self._adopted.add(connection_id)
         for known_id, connection in self._connections.items():
             if connection_id in (None, known_id):
                 connection.unsure = True
@@ -151,11 +146,9 @@ class Verifier:
         if name[-1] == "start":
             if handles:
                 self._handle_started(connection, record.span_id or "", details["state"])
-                connection.open_at = now
-            else:
-                connection.began_at = now
+            connection.began[name[2]] = now
             return
-        began = connection.began_at if not handles else None if unsure else connection.open_at
+        began = None if handles and unsure else connection.began.get(name[2])
         if began is not None and measurements["duration"] != now - began:
             self._violated(5, f"its duration is {measurements['duration']} ns, not {now - began}")
         if handles:
@@ -165,9 +158,9 @@ class Verifier:
 
     def _adopt(self, origin: Origin) -> _Connection | None:
         """Take up a connection whose beginning may be among what is missing."""
-        if not self._adopts and self._current not in self._adopted:
+        if self._adopted.isdisjoint((None, self._current)):
             return None
-        adopted = self._connections[self._current or ""] = _Connection(origin, unsure=True, open_at=None, began_at=None)
+        adopted = self._connections[self._current or ""] = _Connection(origin, unsure=True, began={})
         return adopted
 
     def _connect_started(self, known: _Connection | None, origin: Origin, state: protocol.State) -> _Connection:

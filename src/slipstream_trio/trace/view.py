@@ -88,10 +88,16 @@ def describe(record: Record, secrets: Secrets = NO_SECRETS) -> Line | None:
     function, last = _EVENTS.get(name), name[-1]
     if last == "start" and function is None:
         return None
-    if function is describe_handle:
-        parts = describe_handle(record.details(), given_of(record))
+    metadata = record.whole()
+    if function is not None:
+        parts = function(metadata)
+    elif last == "stop" and name[1] == "client":
+        parts = _client(name, metadata)
     else:
-        parts = _parts_of(name, function, record.whole())
+        parts = {key: its for key in ("topic", "event") if isinstance(its := metadata.get(key), str)}
+        parts["what"] = " ".join(name[1:-1] if last in ("stop", "exception") else name[1:])
+        if last == "exception":
+            parts |= {"status": "raised", "mood": "bad", "note": f"{metadata['kind']}: {metadata['reason']}"}
     parts.setdefault("took", record.measurements.get("duration"))
     line = Line(**parts)
     if secrets.forms or not f"{line.topic}{line.event}{line.status}{line.note}".isprintable():
@@ -99,18 +105,6 @@ def describe(record: Record, secrets: Secrets = NO_SECRETS) -> Line | None:
             if text := getattr(line, key):
                 setattr(line, key, printable(secrets.hide(text)))
     return line
-
-
-def _parts_of(name: EventName, function: Callable[..., Parts] | None, metadata: Mapping[str, Any]) -> Parts:
-    if function is not None:
-        return function(metadata)
-    if name[-1] == "stop" and name[1] == "client":
-        return _client(name, metadata)
-    parts: Parts = {key: its for key in ("topic", "event") if isinstance(its := metadata.get(key), str)}
-    parts["what"] = " ".join(name[1:-1] if name[-1] in ("stop", "exception") else name[1:])
-    if name[-1] == "exception":
-        parts |= {"status": "raised", "mood": "bad", "note": f"{metadata['kind']}: {metadata['reason']}"}
-    return parts
 
 
 def describe_unfinished(start: Record) -> Line:
@@ -231,17 +225,16 @@ def _gave_up(metadata: Mapping[str, Any]) -> Parts:
 
 
 def _silent(metadata: Mapping[str, Any]) -> Parts:
-    sent = metadata["sent"]
-    note = f"nothing came, {sent:,} frame{' was' if sent == 1 else 's were'} sent"
-    return _bad("silence", note + ("" if metadata["over"] else "; it lasts"))
+    note = f"nothing came, {many(metadata['sent'], 'frame was', 'frames were')} sent"
+    return _bad("silence", note if metadata["over"] else f"{note}; it lasts")
 
 
 # Handled inputs: by the input, and for frames by what came of them
 
 
-def describe_handle(details: Mapping[str, Any], given: Any) -> Parts:
+def describe_handle(details: Mapping[str, Any]) -> Parts:
     """Return the parts of a handle's stop; an input of a type that is not known here is called by that."""
-    match given:
+    match given := details["raw_message"]:
         case protocol.FrameReceived():
             return _received(details, given)
         case protocol.PushMessage():
