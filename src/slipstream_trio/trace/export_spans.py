@@ -60,8 +60,14 @@ def describe(record: Record, pattern: TopicPattern = topic_pattern) -> Descripti
     for key in PLAIN:
         _put(attributes, f"slipstream.{key}", metadata.get(key))
     title, kind = _title(name, metadata, attributes, pattern)
-    error = _failure(metadata, attributes)
-    exception = None
+    error = exception = None
+    outcome, reason = metadata.get("outcome"), metadata.get("termination_reason")
+    _put(attributes, "slipstream.termination_reason", reason)
+    if outcome in FAILURES:
+        attributes["error.type"], status = outcome, metadata.get("status")
+        error = f"{outcome}, status {status}" if status else outcome
+    elif reason is not None and reason not in GOOD_ENDS:
+        attributes["error.type"] = error = reason
     if name[-1] == "exception":
         attributes["error.type"], error = metadata["kind"], metadata["reason"]
         exception = {"exception.type": metadata["kind"], "exception.message": error}
@@ -72,19 +78,6 @@ def describe(record: Record, pattern: TopicPattern = topic_pattern) -> Descripti
 def _put(attributes: Attributes, key: str, value: Any) -> None:
     if isinstance(value, (str, int, float)):
         attributes[key] = value
-
-
-def _failure(metadata: Mapping[str, Any], attributes: Attributes) -> str | None:
-    outcome, reason = metadata.get("outcome"), metadata.get("termination_reason")
-    _put(attributes, "slipstream.termination_reason", reason)
-    if outcome in FAILURES:
-        attributes["error.type"] = outcome
-        status = metadata.get("status")
-        return f"{outcome}, status {status}" if status else str(outcome)
-    if reason is not None and reason not in GOOD_ENDS:
-        attributes["error.type"] = reason
-        return str(reason)
-    return None
 
 
 def _destination(attributes: Attributes, topic: Any, pattern: TopicPattern, operation: str) -> str:

@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import ExitStack, suppress
 from functools import partial
+from itertools import count
 from os import PathLike
 from pathlib import Path
 from typing import IO, Final
@@ -98,13 +99,13 @@ def read_entries(path: str | PathLike[str], *, progress: Report | None = None) -
                     reported = file.tell()
                     progress(Progress(name, reported, size, lines))
 
-            count = yield from _entries(name, iter(partial(file.read, CHUNK), b""), tell)
+            lines = yield from _entries(name, iter(partial(file.read, CHUNK), b""), tell)
     except OSError as error:
         raise RecordingError(name, f"it cannot be read: {error.strerror or error}") from error
-    if not count:
+    if not lines:
         raise RecordingError(name, "not a recording: it is empty")
     if progress is not None:
-        progress(Progress(name, size, size, count))
+        progress(Progress(name, size, size, lines))
 
 
 def read_files(paths: Iterable[Path], *, progress: Report | None = None) -> Iterator[tuple[Path, Entry]]:
@@ -273,14 +274,13 @@ def follow(path: str | PathLike[str], *, wait: Callable[[], bool]) -> Iterator[E
 def _after(file: IO[bytes] | None, newest: Path) -> IO[bytes] | None:
     """Open the file that was written after one, or the newest; returns None where there is none."""
     following: IO[bytes] | None = None
-    at = 0
     # From the newest on, as rotation moves files on: one may be met twice then, but none is passed over.
-    while at < len(files := [newest] if file is None else parts(newest)[::-1]):
-        if file is not None and _is_at(files[at], file):
+    for at in count():
+        files = [newest] if file is None else parts(newest)[::-1]
+        if at >= len(files) or (file is not None and _is_at(files[at], file)):
             break
-        at += 1
         with suppress(FileNotFoundError):
-            found = files[at - 1].open("rb")
+            found = files[at].open("rb")
             if following is not None:
                 following.close()
             following = found

@@ -2,7 +2,6 @@
 
 import os
 import threading
-import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import closing, contextmanager
 from os import PathLike
@@ -115,11 +114,8 @@ class Writer:
     def _next(self) -> list[Part]:
         """Wait for lines, and for more of them; returns none at the end."""
         with self.lock:
-            while not (self.waiting or self._last):
-                self._changed.wait()
-            until = time.monotonic() + self._flush_interval
-            while not self._last and self.waiting < URGENT and (left := until - time.monotonic()) > 0:
-                self._changed.wait(left)
+            self._changed.wait_for(lambda: self._last or self.waiting)
+            self._changed.wait_for(lambda: self._last or self.waiting >= URGENT, self._flush_interval)
             parts, self._queue = [part for part in self._queue if part.data or part.header is not None], [Part()]
             return parts
 

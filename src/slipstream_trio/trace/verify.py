@@ -53,7 +53,7 @@ class _Connection:
     unsure: bool = False
     ended: bool = False
     open_span: str | None = None
-    began: dict[str, int] = field(factory=lambda: {"connect": 0, "handle": 0})  # when the last of them did
+    began: dict[str, int] = field(factory=lambda: {"connect": 0, "handle": 0})  # when the last of each did
     monotonic: int = 0
     last_ref: int = 0
     joins: dict[str, str] = field(factory=dict)
