@@ -25,7 +25,6 @@ class Files:
 
     def __init__(self, path: str | PathLike[str], *, keep: int, fsync: Fsync) -> None:
         self.path: Path = Path(path)
-        self._zipped = self.path.suffix == ".gz"
         self._keep = keep
         self._fsync = fsync
         self._header = b""
@@ -50,7 +49,7 @@ class Files:
         if self._file is None:
             self.open(self._header)
         assert self._file is not None
-        rest = memoryview(gzip.compress(lines, 6, mtime=0) if self._zipped else lines)
+        rest = memoryview(gzip.compress(lines, 6, mtime=0) if self.path.suffix == ".gz" else lines)
         size = self._size + len(rest)
         try:
             while rest:

@@ -202,8 +202,7 @@ def _overflowed(metadata: Mapping[str, Any]) -> Parts:
 
 def _gap(metadata: Mapping[str, Any]) -> Parts:
     seconds = (metadata["until"] - metadata["since"]).total_seconds()
-    dropped = metadata["dropped"]
-    note = f"{seconds:.3f} s" + (f", {dropped:,} dropped" if dropped else "")
+    note = f"{seconds:.3f} s" + (f", {metadata['dropped']:,} dropped" if metadata["dropped"] else "")
     return _bad("gap", note, topic=metadata["topic"], status=metadata["reason"])
 
 
@@ -245,13 +244,14 @@ def describe_handle(details: Mapping[str, Any]) -> Parts:
             return _sent(details, what, given.topic, f"phx_{what}")
         case protocol.TimerTicked():
             return _ticked(details)
-        case protocol.TransportFailed():
-            return _failed(given)
+        case protocol.TransportFailed(status=status):
+            said = given.reason if status is None else str(ConnectionRejected(status, given.headers, given.body))
+            note = " ".join(filter(None, (given.url, said)))
+            parts = _bad("failed", note, status="" if status is None else str(status))
         case protocol.TransportClosed():
             return _closed(details, given)
         case protocol.SendHeartbeat():
-            parts = _sent(details, "heartbeat", "phoenix", "heartbeat")
-            parts["note"] = parts["note"] or "one is outstanding"
+            return _sent(details, "heartbeat", "phoenix", "heartbeat", note="one is outstanding")
         case protocol.CloseConnection():
             parts = {"direction": "out", "what": "close", "status": str(given.code), "note": given.reason}
         case protocol.TransportOpened():
@@ -262,16 +262,10 @@ def describe_handle(details: Mapping[str, Any]) -> Parts:
     return parts
 
 
-def _sent(details: Mapping[str, Any], what: str, topic: str, event: str, **more: Any) -> Parts:
+def _sent(details: Mapping[str, Any], what: str, topic: str, event: str, note: str = "", **more: Any) -> Parts:
     refs = " ".join([effect.ref for effect in details["return"] if isinstance(effect, protocol.SendFrame)])
-    note = f"ref {refs}" if refs else ""
+    note = f"ref {refs}" if refs else note
     return {"direction": "out", "what": what, "topic": topic, "event": event, "ref": refs, "note": note, **more}
-
-
-def _failed(given: protocol.TransportFailed) -> Parts:
-    said = given.reason if given.status is None else str(ConnectionRejected(given.status, given.headers, given.body))
-    note = " ".join(filter(None, (given.url, said)))
-    return _bad("failed", note, status="" if given.status is None else str(given.status))
 
 
 def _closed(details: Mapping[str, Any], given: protocol.TransportClosed) -> Parts:
