@@ -89,10 +89,9 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(options: Namespace) -> int:
     """Run the demo; the trace is shown, however it ends, if the server answered."""
-    given = [name for name in NEEDS_URL if getattr(options, name) not in (None, [])]
     needs = ("url", NEEDS_URL), ("topic", ("join_payload", "event")), ("event", ("payload",))
     for needed, names in needs:
-        wrong = [name for name in given if name in names]
+        wrong = [name for name in names if getattr(options, name) not in (None, [])]
         if wrong and getattr(options, needed) is None:
             raise UsageError(f"--{wrong[0].replace('_', '-')} goes with --{needed}")
     run = Run(options, every=True)

@@ -81,17 +81,13 @@ async def _asyncio() -> AsyncIterator[asyncio.AbstractEventLoop]:
 
 async def _ask(session: PromptSession[str], loop: asyncio.AbstractEventLoop) -> str | None:
     """Return the next line, which is asked for in a loop of another thread; None at the end."""
-    token, ended = trio.lowlevel.current_trio_token(), trio.Event()
     asking = asyncio.run_coroutine_threadsafe(session.prompt_async(), loop)
-    asking.add_done_callback(lambda _: token.run_sync_soon(ended.set))
     try:
-        await ended.wait()
-    finally:
-        asking.cancel()
-    try:
-        return asking.result().strip()
+        return (await trio.to_thread.run_sync(asking.result, abandon_on_cancel=True)).strip()
     except EOFError:
         return None
+    finally:
+        asking.cancel()
 
 
 def _session(console: Console) -> PromptSession[str]:

@@ -30,8 +30,6 @@ class Asks:
         self._spans: dict[str, Ask] = {}
         self._queued: defaultdict[tuple[str, str, str], deque[Ask]] = defaultdict(lambda: deque(maxlen=MOST_ASKS))
 
-    # Sent
-
     def pushed(self, connection: Connection, given: protocol.PushMessage, metadata: Any) -> None:
         """Take in a push; where no span waits for it, nobody awaits its reply."""
         queued = self._queued.get((connection.socket, given.topic, given.event))
@@ -87,8 +85,6 @@ class Asks:
                         connection.sends.append(ask)
                     else:
                         remember(connection.asks, effect.ref, ask, MOST_ASKS)
-
-    # Answered
 
     def answered(self, connection: Connection, ask: Ask, built: Any) -> None:
         """Take in the answer to something, which may come too late."""
@@ -151,8 +147,6 @@ class Asks:
         if message.event == "phx_error" or (awaited and topic.left_at <= topic.accepted_at):
             topic.crashes += 1
             keep(topic.crashed, (now, self._facts.place, before))
-
-    # The client's spans
 
     def push_started(self, record: Record, metadata: Any) -> None:
         """Take in a push that is called, and will be sent."""

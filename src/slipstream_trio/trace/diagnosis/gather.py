@@ -108,12 +108,11 @@ class Gatherer:
     # The process
 
     def _time(self, record: Record) -> int:
-        monotonic: int
         facts, wall, monotonic = self.facts, self._wall(record), record.measurements["monotonic_time"]
         if self._origin is None:
             self._origin = wall - monotonic
             facts.first = facts.last = wall
-        now = monotonic + self._origin
+        now: int = monotonic + self._origin
         if wall - now != self._shift:
             if now < facts.last - SECOND:  # the monotonic clock began anew, with the machine
                 self._origin, now = wall - self._shift - monotonic, wall - self._shift
@@ -337,8 +336,6 @@ class Gatherer:
             if isinstance(event, protocol.FrameRejected):
                 facts.badly += 1
                 keep(facts.malformed, (facts.last, facts.place, event.reason, frame))
-
-    # What happens once
 
     def _orphaned(self, _: Record, metadata: Any) -> None:
         self.facts.noise["replies to pushes that the application had cancelled"] += metadata["reason"] == "cancelled"
