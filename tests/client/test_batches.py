@@ -104,6 +104,16 @@ async def test_what_comes_together_and_does_not_fit_is_dropped(autojump_clock: M
         assert room.dropped == 5
 
 
+async def test_what_came_together_counts_for_what_comes_next(autojump_clock: MockClock) -> None:
+    async with scripted(buffer=40) as (socket, peer), socket.join("room") as room:
+        peer.feed(FRAMES["plain"])
+        await wait_all_tasks_blocked()
+        for _ in range(10):
+            peer.feed(*[FRAMES["plain"]] * 15)
+            await wait_all_tasks_blocked()
+        assert room.dropped == 1 + 10 * 15 - 40
+
+
 async def test_a_crowded_subscription_is_eased_beside_one_that_is_not(
     autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,6 +2,7 @@
 
 from contextlib import AsyncExitStack
 from functools import partial
+from types import SimpleNamespace
 from typing import Any, Literal
 
 import pytest
@@ -11,7 +12,7 @@ from tests.protocol import wire
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from slipstream_trio import Backoff, Channel, Client, Gap, Message, SlowConsumer, Socket, connect, run_client
-from slipstream_trio.client.buffer import CHARGE
+from slipstream_trio.client.buffer import CHARGE, Buffer, ByteLimit
 
 MIB = 2**20
 PIECE = 100_000
@@ -139,6 +140,62 @@ async def test_the_limit_holds_after_each_look(autojump_clock: MockClock) -> Non
         await offer(peer, "room", 0, size=40 * CHARGE)
         assert waiting(socket) <= limit
         assert [overflow.phase for overflow in recorder.named("overflow")] == ["began"]
+
+
+async def test_a_large_message_counts_also_where_small_ones_come_with_it(autojump_clock: MockClock) -> None:
+    async with scripted(buffer_bytes=MIB) as (socket, peer), socket.join("room") as channel:
+        await first_read(channel, peer)
+        for number in range(11):
+            peer.message("room", "event", [number, ""])
+            await offer(peer, "room", number)
+        assert channel.dropped > 0
+
+
+async def test_large_messages_find_room_beside_many_small_ones(autojump_clock: MockClock) -> None:
+    async with scripted(buffer=5000, buffer_bytes=4 * MIB) as (socket, peer), socket.join("room"):
+        await offer(peer, "room", *range(1500), size=1)
+        for number in range(10):
+            await offer(peer, "room", number)
+            assert waiting(socket) <= 4 * MIB
+
+
+def test_all_buffers_are_looked_at_only_when_the_limit_may_be_reached() -> None:
+    looks = 0
+
+    def buffers() -> tuple[Buffer, ...]:
+        nonlocal looks
+        looks += 1
+        return ()
+
+    limit = ByteLimit(4000 * CHARGE, buffers)
+    for expected in range(3):
+        for _ in range(4):
+            limit.all_light(["light"] * 500)
+            limit.make_room(400 * CHARGE)
+            assert looks == expected
+        limit.all_light(["light"] * 500)
+        assert looks == expected
+        limit.make_room(1)
+        assert looks == expected + 1
+
+
+@pytest.mark.parametrize("heavy", [0, CHARGE])
+def test_a_limit_is_crowded_when_more_than_half_of_it_waits(heavy: int) -> None:
+    backlog: Any = SimpleNamespace(heavy=heavy, waiting=50)
+    assert ByteLimit(100 * CHARGE, lambda: [backlog]).crowded == (heavy > 0)
+
+
+async def test_an_overflow_of_bytes_ends_when_half_of_what_was_left_is_read(autojump_clock: MockClock) -> None:
+    recorder = Recorder()
+    options: dict[str, Any] = {"buffer_bytes": MIB, "overflow": "drop_oldest", "telemetry": recorder.bus}
+    async with scripted(**options) as (socket, peer), socket.join("room") as channel:
+        await first_read(channel, peer)
+        await offer(peer, "room", *range(11))
+        assert channel.dropped == 3  # so seven were left, to which one was added
+        for _ in range(5):
+            assert [overflow.phase for overflow in recorder.named("overflow")] == ["began"]
+            await channel.receive()
+        assert [overflow.phase for overflow in recorder.named("overflow")] == ["began", "ended"]
 
 
 async def test_a_large_message_that_just_fits_drops_nothing(autojump_clock: MockClock) -> None:

@@ -16,6 +16,11 @@ from slipstream_trio.client.turn import FRAMES_A_LOOK
 from slipstream_trio.telemetry import Telemetry
 
 
+def virtual_time() -> Telemetry:
+    """Return a bus whose records have the time of Trio's clock."""
+    return Telemetry(time_ns=lambda: int(trio.current_time() * 1e9))
+
+
 class Channeled:
     """A channel of a scripted peer, and what is told of its overflows."""
 
@@ -345,11 +350,8 @@ async def test_the_receive_loop_waits_for_50_ms_at_most(autojump_clock: MockCloc
 async def test_an_overflow_beside_a_lost_connection_is_one_gap_from_the_first_loss_to_the_rejoin(
     autojump_clock: MockClock,
 ) -> None:
-    def now() -> int:
-        return int(trio.current_time() * 1e9)
-
     connector = Scripted()
-    options: dict[str, Any] = {"transport": connector, "telemetry": Telemetry(time_ns=now), "buffer": 1}
+    options: dict[str, Any] = {"transport": connector, "telemetry": virtual_time(), "buffer": 1}
     async with connect(URL, overflow="drop_newest", reconnect=Backoff((10,), jitter=0), **options) as socket:
         channel = socket.channel("room")
         await channel.join()
@@ -403,5 +405,59 @@ async def test_a_gap_that_is_merged_with_an_earlier_one_ends_when_the_last_messa
         gap = await anext(channel.stream())
         assert isinstance(gap, Gap)
         assert lost is not None
+        assert (gap.reason, gap.since) == ("reconnected", lost.since)
         assert gap.until > lost.until
         assert gap == channel.last_gap
+
+
+def gaps_told(recorder: Recorder) -> list[tuple[str, float, float, int]]:
+    return [
+        (gap.reason, gap.since.timestamp(), gap.until.timestamp(), gap.dropped)
+        for gap in recorder.named("client", "gap")
+    ]
+
+
+async def test_what_was_dropped_in_two_places_is_told_as_one_gap_at_the_end(autojump_clock: MockClock) -> None:
+    recorder = Recorder(virtual_time())
+    options: dict[str, Any] = {"buffer": 2, "overflow": "drop_newest", "telemetry": recorder.bus}
+    async with scripted(**options) as (socket, peer), socket.join("room") as channel:
+        it = Channeled(channel, peer, recorder)
+        await it.put(0)
+        await it.take(1)
+        for _ in range(2):
+            await trio.sleep(1)
+            await it.put(1, 2, 3)
+            await it.take(1)
+    assert gaps_told(recorder) == [("overflow", 1, 2, 3)]
+
+
+async def test_a_lost_connection_is_no_part_of_the_overflow_that_is_told_at_the_end(autojump_clock: MockClock) -> None:
+    recorder, connector = Recorder(virtual_time()), Scripted()
+    options: dict[str, Any] = {"transport": connector, "telemetry": recorder.bus, "overflow": "drop_oldest"}
+    async with connect(URL, buffer=3, reconnect=Backoff((1,), jitter=0), **options) as socket:
+        async with socket.join("room") as channel:
+            await Channeled(channel, connector.peer, recorder).put(1, 2)
+            connector.peer.end()
+            await trio.sleep(10)
+            await Channeled(channel, connector.peer, recorder).put(3, 4)
+    assert gaps_told(recorder) == [("reconnected", 0, 1, 0), ("overflow", 10, 10, 1)]
+
+
+async def test_what_is_dropped_where_losses_were_told_already_is_told_alone(autojump_clock: MockClock) -> None:
+    recorder = Recorder()
+    options: dict[str, Any] = {"buffer": 2, "overflow": "drop_newest", "telemetry": recorder.bus}
+    async with scripted(**options) as (socket, peer):
+        channel = socket.channel("room")
+        await channel.join()
+        it = Channeled(channel, peer, recorder)
+        await it.put(0)
+        await it.take(1)
+        await it.put(1, 2, 3)
+        await channel.leave()
+        await channel.join()
+        await it.put(4)
+        gap = [await anext(channel.stream()) for _ in range(3)][-1]
+        assert isinstance(gap, Gap)
+        assert (gap.reason, gap.dropped) == ("rejoined", 2)
+    told = [(gap.reason, gap.dropped) for gap in recorder.named("client", "gap")]
+    assert told == [("overflow", 1), ("rejoined", 0), ("overflow", 1)]

@@ -63,9 +63,10 @@ class Gap:
 
 
 def merged(first: Gap, second: Gap) -> Gap:
-    """Return one gap that tells of two, of which `first` came first."""
+    """Return one gap that tells of two in one place; its reason is that of the first, unless that is "overflow"."""
     reason = first.reason if first.reason != "overflow" else second.reason
-    return evolve(first, reason=reason, until=max(first.until, second.until), dropped=first.dropped + second.dropped)
+    since, until = min(first.since, second.since), max(first.until, second.until)  # an older place may overflow now
+    return Gap(reason, since, until, first.dropped + second.dropped)
 
 
 class Heavy(NamedTuple):
@@ -214,7 +215,7 @@ class Buffer:
         if messages >= self._limit:
             at_head = not self._read or self._policy == "drop_oldest"
             if not at_head:
-                self._unweighed(message)
+                self._forget_size(message)
                 self._drop(at_head=False, waits=False)
                 return self
             self._drop(at_head=True, waits=True)
@@ -257,9 +258,8 @@ class Buffer:
         self._end = end
         self._episode.end()
         self.wake(len(self._readers))
-        left = [item for item in self._items if isinstance(item, Gap)]
         if self._untold:
-            self._tell(evolve(left[0], until=left[-1].until, dropped=self._untold))
+            self._tell(reduce(merged, (item for item in self._items if isinstance(item, Gap) and item.dropped)))
 
     def __aiter__(self) -> Self:
         return self
@@ -288,7 +288,10 @@ class Buffer:
                 self.waiting = messages = self.waiting - 1
                 if messages == self._eased:
                     self._episode.end()
-                return self._unweighed(item) if type(item) is Heavy else item  # type: ignore[return-value] # by then
+                if type(item) is Heavy:
+                    self.heavy -= item.size
+                    return item.message
+                return item  # type: ignore[return-value] # by then
             if item.dropped:
                 self._lost(item)
             if gaps:
@@ -335,25 +338,21 @@ class Buffer:
         if not self.waiting:
             self._episode.end()
 
-    def _unweighed(self, item: Message | Heavy) -> Message:
+    def _forget_size(self, item: Message | Heavy) -> None:
         if isinstance(item, Heavy):
             self.heavy -= item.size
-            return item.message
-        return item
 
     def _drop(self, *, at_head: bool, waits: bool) -> None:
         """Drop the oldest message, the newest that waits, or one that is not in the buffer, and mark the place."""
         self.dropped += 1
         self._untold += 1
         pop, put = (self._items.popleft, self._items.appendleft) if at_head else (self._items.pop, self._items.append)
-        outer = self._gaps_at_end(pop, at_head=at_head)
-        whole, inner = self._streams.new_overflow(), []
+        gaps = self._gaps_at_end(pop, at_head=at_head)
         if waits:
-            self._unweighed(pop())  # type: ignore[arg-type] # gaps are never side by side
+            self._forget_size(pop())  # type: ignore[arg-type] # gaps are never side by side
             self.waiting -= 1
-            inner = self._gaps_at_end(pop, at_head=at_head)
-        before, after = (inner, outer) if waits and not at_head else (outer, inner)
-        whole = reduce(merged, (*before, whole, *after))
+            gaps += self._gaps_at_end(pop, at_head=at_head)
+        whole = reduce(merged, (*gaps, self._streams.new_overflow()))
         put(whole)
         self._streams.overflowed(whole, self._consumer)
         self._episode.drop()
