@@ -391,3 +391,22 @@ async def test_a_handler_told_that_a_rejoin_begins_may_leave_the_topic(autojump_
             assert sent(peer) == ["phx_join"]
         handled = [type(record.raw_message) for record in recorder.named("handle", "start")]
         assert LeaveTopic not in handled  # there is nothing to leave
+
+
+async def test_the_slot_of_a_rejoin_that_is_left_as_it_begins_goes_to_the_next(autojump_clock: MockClock) -> None:
+    options: Any = {"join_window": 1, "heartbeat_interval": None, "rejoin": Backoff((1,), jitter=0)}
+    with recorded() as recorder:
+        async with scripted(telemetry=recorder.bus, **options) as (socket, peer):
+            left, kept = (socket.channel(topic, dict) for topic in ("left", "kept"))
+            await left.join()
+            await kept.join()
+            for channel in (left, kept):
+                peer.end_channel(channel.topic, "phx_error")
+
+            def leave(record: Any) -> None:
+                if record.topic == "left":
+                    left.leave_soon()
+
+            recorder.bus.attach("acts", ("slipstream", "client", "join", "start"), leave)
+            await trio.sleep(2)
+            assert (left.status, kept.status) == ("closed", "joined")

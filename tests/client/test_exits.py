@@ -14,7 +14,7 @@ from tests.scheduling import in_any_order, play
 from trio.testing import MockClock
 
 from slipstream_trio import Channel, Socket, connect
-from slipstream_trio.protocol import CloseConnection
+from slipstream_trio.protocol import CloseConnection, LeaveTopic
 from slipstream_trio.testing.kit import Answer, FakeServer
 from slipstream_trio.transport import OpenRequest, Transport
 
@@ -224,6 +224,14 @@ async def test_a_close_for_which_the_leaves_left_no_time_is_in_the_trace(autojum
         recorder.bus.attach("jump", ("slipstream", "connection", "handle", "stop"), lambda _: jump())
     handled = [record.raw_message for record in recorder.named("connection", "handle", "start")]
     assert CloseConnection(1000, "closed_by_client") in handled
+
+
+async def test_the_leave_of_a_block_without_a_limit_has_none(autojump_clock: MockClock) -> None:
+    recorder = Recorder()
+    async with scripted(telemetry=recorder.bus, leave_timeout=None) as (socket, _), socket.join("room"):
+        pass
+    handled = [record.raw_message for record in recorder.named("connection", "handle", "start")]
+    assert [given.timeout for given in handled if isinstance(given, LeaveTopic)] == [None]
 
 
 async def test_a_socket_whose_channels_had_blocks_is_not_kept(autojump_clock: MockClock) -> None:

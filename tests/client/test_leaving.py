@@ -1,5 +1,6 @@
 """Leaving the block of `connect`: leaves, the close, the limit of time, and nothing left behind."""
 
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -11,6 +12,7 @@ from trio.testing import MockClock, assert_checkpoints
 
 from slipstream_trio import Backoff, Channel, ChannelClosed, ConnectionLost, connect
 from slipstream_trio.client.buffer import Buffer
+from slipstream_trio.protocol import LeaveTopic
 from slipstream_trio.telemetry import ClientJoinStart, Telemetry
 from slipstream_trio.testing.server import Channel as ServerChannel, MemoryStream
 from slipstream_trio.transport import OpenRequest, Transport
@@ -337,6 +339,31 @@ async def test_a_leave_of_what_is_not_joined_lets_others_run(autojump_clock: Moc
         channel = socket.channel("room")
         with assert_checkpoints():
             await channel.leave()
+
+
+async def test_others_run_while_many_topics_are_left_at_the_end_of_the_block(autojump_clock: MockClock) -> None:
+    passes, bus = 0, Telemetry()
+    left: Counter[int] = Counter()
+
+    async def count() -> None:
+        nonlocal passes
+        while True:
+            passes += 1
+            await trio.lowlevel.checkpoint()
+
+    def note(record: Any) -> None:
+        if isinstance(record.raw_message, LeaveTopic):
+            left[passes] += 1
+
+    async with trio.open_nursery() as nursery:
+        async with scripted(telemetry=bus) as (socket, _):
+            for number in range(300):
+                await socket.channel(f"room:{number}").join()
+            bus.attach("left", ("slipstream", "connection", "handle", "start"), note)
+            nursery.start_soon(count)
+        nursery.cancel_scope.cancel()
+    assert left.total() == 300
+    assert max(left.values()) <= 2 * 64
 
 
 async def test_a_channel_may_be_left_while_many_are_told_that_the_socket_has_ended(autojump_clock: MockClock) -> None:

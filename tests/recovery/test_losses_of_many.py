@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import trio
+from tests.client.support import URL, Scripted
 from tests.recovery.support import settle
 from trio.testing import MockClock
 
@@ -35,6 +36,22 @@ async def test_all_channels_show_a_loss_at_once_however_many_there_are(autojump_
             pass
         assert {channel.status for channel in channels} == {"errored"}
         assert not any(presence.synced for presence in presences)
+
+
+async def test_a_channel_that_is_left_as_many_are_to_be_joined_again_is_not(autojump_clock: MockClock) -> None:
+    connector = Scripted()
+    async with connect(URL, transport=connector, reconnect=Backoff((1,), jitter=0)) as socket:
+        channels = [socket.channel(f"room:{number}") for number in range(300)]
+        for channel in channels:
+            await channel.join()
+        connector.peer.end()
+        await settle()
+        await socket.wait_connected()
+        channels[-1].leave_soon()
+        await trio.sleep(1)
+        assert {channel.status for channel in channels[:-1]} == {"joined"}
+        assert channels[-1].status == "closed"
+        assert [message.topic for message in connector.peer.sent] == [channel.topic for channel in channels[:-1]]
 
 
 async def test_others_run_while_many_joins_that_wait_are_told_of_a_loss(autojump_clock: MockClock) -> None:

@@ -355,6 +355,54 @@ async def test_a_callback_client_is_told_once_that_a_rejoin_is_late_and_joined_t
         client.stop()
 
 
+async def test_a_callback_client_is_told_of_a_join_that_is_given_up_after_a_later_one_was_answered(
+    autojump_clock: MockClock,
+) -> None:
+    told: list[tuple[str, str, float]] = []
+
+    class Mine(Client):
+        async def handle_connect(self, socket: Socket) -> None:
+            await self.join("room:1")
+            await self.join("room:2")
+
+        async def handle_topic_close(self, topic: str, reason: Exception) -> None:
+            told.append((topic, type(reason).__name__, trio.current_time()))
+
+    async with FakeServer(answers={"connect", "leave"}) as server, trio.open_nursery() as nursery:
+        client = Mine()
+        nursery.start_soon(lambda: run_client(client, server.url, transport=server.connector(), join_timeout=5))
+        connection = await server.accept()
+        await connection.expect_join("room:1")
+        later = await connection.expect_join("room:2")
+        await trio.sleep(1)
+        await later.reply_ok()
+        await trio.sleep(6)
+        client.stop()
+    assert told == [("room:1", "JoinTimeout", 5)]
+
+
+async def test_a_rejoin_that_is_overdue_halves_the_window(autojump_clock: MockClock) -> None:
+    class Mine(Client):
+        async def handle_connect(self, socket: Socket) -> None:
+            for number in range(20):
+                await self.join(f"room:{number}")
+
+    async with FakeServer(answers={"connect", "leave", "heartbeat"}) as server, trio.open_nursery() as nursery:
+        client = Mine()
+        nursery.start_soon(lambda: run_client(client, server.url, transport=server.connector(), join_timeout=5))
+        connection = await server.accept()
+        joins = [await connection.expect_join(within=1) for _ in range(8)]
+        await connection.refute_join(within=6)
+        for join in joins[:2]:
+            await join.reply_ok()
+        await connection.refute_join(within=1)  # of 4 + 2 there are 6 that are not answered
+        await joins[2].reply_ok()
+        for _ in range(2):
+            await connection.expect_join(within=1)
+        await connection.refute_join(within=1)
+        client.stop()
+
+
 async def test_others_run_while_many_channels_are_told_of_a_loss(autojump_clock: MockClock) -> None:
     """At most 64 channels or pushes are settled in a step; pushes before channels."""
     rooms = Rooms()

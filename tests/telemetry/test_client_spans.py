@@ -189,17 +189,21 @@ async def leave_again(socket: Socket, peer: Peer) -> None:
 
 
 @pytest.mark.parametrize(
-    ("scenario", "outcomes"),
+    ("scenario", "outcomes", "reasons"),
     [
-        (leave_ok, ["ok"]),
-        (leave, ["timeout"]),
-        (leave_cancelled, ["cancelled"]),
-        (leave_lost, ["lost"]),
-        (leave_again, ["timeout", "ok"]),
+        (leave_ok, ["ok"], [None]),
+        (leave, ["timeout"], ["leave_timeout"]),
+        (leave_cancelled, ["cancelled"], ["cancelled"]),
+        (leave_lost, ["lost"], ["leave_lost"]),
+        (leave_again, ["timeout", "ok"], ["leave_timeout", None]),
     ],
 )
-async def test_a_leave_has_its_outcome(scenario: Scenario, outcomes: list[str], autojump_clock: MockClock) -> None:
-    assert ends(await play(scenario), "leave") == outcomes
+async def test_a_leave_has_its_outcome_and_the_reason(
+    scenario: Scenario, outcomes: list[str], reasons: list[str | None], autojump_clock: MockClock
+) -> None:
+    recorder = await play(scenario)
+    assert ends(recorder, "leave") == outcomes
+    assert [stop.reason for stop in recorder.named("leave", "stop")] == reasons
 
 
 async def test_a_leave_that_code_breaks_off_is_an_exception(autojump_clock: MockClock) -> None:
