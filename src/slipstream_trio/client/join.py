@@ -77,7 +77,6 @@ class Joins:
         channel._keep_payload()
         request = Request(channel, self._socket._options.join_timeout, by_user=False)
         await self._claim(request)
-        channel._become("errored", "lost")  # it will be joined with this connection, or the next
         self.put(request)
 
     async def _claim(self, request: Request) -> None:
