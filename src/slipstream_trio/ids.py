@@ -6,12 +6,9 @@ from typing import Final, Protocol
 
 __all__ = ["IdSource", "RandomIds"]
 
-SPAN_BITS: Final = 64
-DIGITS: Final = SPAN_BITS // 4
-
 BLOCK: Final = 256  # the number of span ids made at a time
-ZERO: Final = "0" * DIGITS
-ONE: Final = f"{1:0{DIGITS}x}"
+ZERO: Final = "0" * 16
+ONE: Final = f"{1:016x}"
 
 
 class IdSource(Protocol):
@@ -47,8 +44,7 @@ class RandomIds:
             try:
                 return self._span_ids.pop()
             except IndexError:
-                data = self._random.getrandbits(BLOCK * SPAN_BITS).to_bytes(BLOCK * DIGITS // 2, "big")
-                ids = data.hex(" ", DIGITS // 2).split()
+                ids = self._random.getrandbits(BLOCK * 64).to_bytes(BLOCK * 8, "big").hex(" ", 8).split()
                 self._span_ids.extend([ONE if each == ZERO else each for each in ids] if ZERO in ids else ids)
 
 

@@ -1,5 +1,6 @@
 """Where a URL leads: DNS, SNI and `Host` agree, for every kind of host."""
 
+import math
 import socket as sockets
 import ssl
 from pathlib import Path
@@ -27,7 +28,7 @@ async def host_of(url: str, **options: Any) -> str:
     server = RawServer()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(server.accept)
-        await upgrade(server.client, OpenRequest(url=url, **options))
+        await upgrade(server.client, OpenRequest(url=url, **options), math.inf)
     return server.headers()["host"]
 
 

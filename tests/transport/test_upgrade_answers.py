@@ -1,5 +1,6 @@
 """Answers to the upgrade that are something else: each is told in words that name the cause and the way out."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -284,7 +285,7 @@ async def test_a_server_that_answers_and_closes_before_it_has_read_is_heard(auto
     await server.stream.send_all(HEAD + b"Content-Length: 0\r\n\r\n")
     server.client.broken = True
     with pytest.raises(ConnectionRejected):
-        await upgrade(server.client, REQUEST)
+        await upgrade(server.client, REQUEST, math.inf)
 
 
 async def test_a_secret_across_the_end_of_a_body_is_taken_out(autojump_clock: MockClock) -> None:

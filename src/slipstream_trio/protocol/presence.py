@@ -103,19 +103,17 @@ def sync_state(current: Presences, state: Presences) -> tuple[dict[str, Mapping[
 
     Of those whose refs are the same, the entry is that of `current`.
     """
-    entries: dict[str, Mapping[str, Any]] = {}
-    joins, leaves = [], []
+    entries, joins, leaves = dict(state), [], []
     for key, presence in state.items():
         known = current.get(key)
         if presence == known:  # nearly all, after a rejoin
-            entries[key] = presence
             continue
         new = _without_refs(presence, known)
         gone = () if known is None else _without_refs(known, presence)
         if known is not None and not new and not gone:
             entries[key] = known
             continue
-        entries[key] = joined = presence
+        joined = presence
         if new or known is None:
             if known is not None and gone:
                 joined = {**presence, "metas": [*known["metas"], *new]}

@@ -129,7 +129,6 @@ def by_ref(item: tuple[Any, str]) -> tuple[int, str]:
     return len(item[1]), item[1]
 
 
-# Each one object, by which two views are known to show the same.
 _DEADLINE, _REF, _LIMIT = map(attrgetter, ("deadline", "ref", "limit"))
 
 

@@ -16,7 +16,6 @@ class RecordStream:
 
     def __init__(self, buffer: int) -> None:
         self.dropped: int = 0
-        self._send: trio.MemorySendChannel[Record]
         self._send, self._receive = trio.open_memory_channel[Record](buffer)
         self._token = trio.lowlevel.current_trio_token()
 

@@ -10,7 +10,6 @@ something else than HTTP are told apart by how they begin.
 
 import base64
 import hashlib
-import math
 import re
 import secrets
 from collections.abc import Iterable
@@ -65,7 +64,7 @@ _PROTOCOLS: Final = [
 ]
 
 
-async def upgrade(stream: trio.abc.Stream, request: OpenRequest, deadline: float = math.inf) -> "Answer":
+async def upgrade(stream: trio.abc.Stream, request: OpenRequest, deadline: float) -> "Answer":
     """Ask the server at the other end of a stream to speak WebSocket, and return its consent; raises `ConnectError`."""
     address, key = address_of(request), base64.b64encode(secrets.token_bytes(16))
     asked = [("Host", address.host_header), ("Upgrade", "websocket"), ("Connection", "Upgrade")]
@@ -156,8 +155,7 @@ class Answer:
         self.buffer: bytearray = bytearray()  # in the end what is behind the block: of a 101, frames already
         self.connection: h11.Connection = h11.Connection(h11.CLIENT)  # by which the request is made
         self._stream = stream
-        self._limit = request.max_header_size
-        self._encrypted = address_of(request).encrypted
+        self._request = request
         self._broken_by: BaseException | None = None
 
     def values(self, name: str) -> list[str]:
@@ -170,7 +168,7 @@ class Answer:
         passed_over, line, raw = 0, None, b""
         while line is None or (line[2].startswith(b"1") and line[2] != b"101"):
             passed_over += len(raw)
-            if passed_over > self._limit:
+            if passed_over > self._request.max_header_size:
                 raise self._too_large()
             raw = await self._read_block()
             line = _STATUS_LINE.match(raw)
@@ -217,7 +215,7 @@ class Answer:
                 raise ConnectError(f"the status line of the server's answer is malformed{self._shown()}; {_CHECK}")
             blank = _BLANK_LINE.search(self.buffer, max(0, searched - 2))
             searched = len(self.buffer)
-            if (blank.end() if blank is not None else searched) > self._limit:
+            if (blank.end() if blank is not None else searched) > self._request.max_header_size:
                 raise self._too_large()
             if blank is not None:
                 block = bytes(self.buffer[: blank.end()])
@@ -262,7 +260,7 @@ class Answer:
         return f" ('{text}')" if text.isprintable() and text and not text.startswith("GET ") else ""
 
     def _too_large(self) -> ConnectError:
-        limit = f"{self._limit} bytes{self._shown()}; see max_header_size"
+        limit = f"{self._request.max_header_size} bytes{self._shown()}; see max_header_size"
         return ConnectError(f"the headers of the server's answer exceed {limit}")
 
     def _hung_up(self) -> ConnectError:
@@ -274,7 +272,7 @@ class Answer:
             return ConnectError(f"{how} during the upgrade, {place}; its log, or that of a proxy between, may tell why")
         # In TLS 1.3 the client is done with its handshake before the server has looked at the client's certificate, and
         # the server's answer to that may be lost in the reset that follows.
-        hint = (
-            "; or it wants a client certificate (see ssl_context)" if self._encrypted else ", or expects TLS (wss://)"
-        )
+        hint = ", or expects TLS (wss://)"
+        if address_of(self._request).encrypted:
+            hint = "; or it wants a client certificate (see ssl_context)"
         return ConnectError(f"{how} during the upgrade, without an answer: it speaks another protocol there{hint}")
