@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 __all__ = ["SERVICE", "send_otlp"]
 
 SERVICE: Final = "slipstream"
-SCOPE: Final = "slipstream_trio"
 BATCH: Final = 512  # spans in a request
 # The endpoint of OpenTelemetry's exporter: the first of these variables that is set, or the default.
 ENDPOINTS: Final = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
@@ -114,7 +113,7 @@ def _readable(record: Any, origin: Origin, lasted: int, told: Description, resou
         attributes=told.attributes,
         events=[Event("exception", told.exception, began + lasted)] if told.exception else [],
         kind=SpanKind[told.kind.upper()],
-        instrumentation_scope=InstrumentationScope(SCOPE, library_version()),
+        instrumentation_scope=InstrumentationScope("slipstream_trio", library_version()),
         status=Status(StatusCode.UNSET) if told.error is None else Status(StatusCode.ERROR, told.error),
         start_time=began,
         end_time=began + lasted,

@@ -156,7 +156,9 @@ class Redactor:
         """Return a value without secrets; or `blank`, of the same structure, where all of it is one."""
         kind = type(value)
         if kind not in (dict, list, tuple):
-            return _blank(value) if blank else self.text(value) if kind is str else value
+            if not blank:
+                return self.text(value) if kind is str else value
+            return value if value is None or kind is bool else kind() if kind in (int, float, bytes) else MASK
         if depth > DEEPEST:
             return MASK
         if kind is dict:
@@ -184,11 +186,6 @@ class Redactor:
         )
         value = r"""(?P<value>"(?:[^"\\]|\\.)*"?|'(?:[^'\\]|\\.)*'?|[^\s&,;)}\]]+)"""
         return re.compile(rf"""(?i)(?P<name>(?:{words})[\w.-]{{0,40}}\\?["']?\s{{0,8}}(?:=>|[=:])\s{{0,8}}){value}""")
-
-
-def _blank(value: Any) -> Any:
-    kind = type(value)
-    return value if value is None or kind is bool else kind() if kind in (int, float, bytes) else MASK
 
 
 def _size(payload: Any) -> int | None:

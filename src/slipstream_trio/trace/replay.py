@@ -6,7 +6,7 @@ of this version, wherever it was made; and a bug that was seen once can be seen 
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, Final
+from typing import Any
 
 from attrs import define, field, frozen
 
@@ -24,9 +24,6 @@ class Absent:
 
     def __repr__(self) -> str:
         return "(nothing)"
-
-
-ABSENT: Final = Absent()
 
 
 @frozen
@@ -194,9 +191,8 @@ def differences(expected: Any, got: Any, field: str = "") -> Iterator[Difference
             yield Difference(field, expected, got)
         return
     for key in dict.fromkeys((*before, *after)):
-        yield from differences(
-            before.get(key, ABSENT), after.get(key, ABSENT), f"{field}{key}" if field else key.removeprefix(".")
-        )
+        place = f"{field}{key}" if field else key.removeprefix(".")
+        yield from differences(before.get(key, Absent()), after.get(key, Absent()), place)
 
 
 def _parts(value: Any) -> dict[str, Any] | None:

@@ -38,7 +38,6 @@ import json
 from collections.abc import Callable, Collection, Mapping
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
-from itertools import chain
 from typing import Any, Final
 
 from attrs import field, frozen
@@ -140,7 +139,7 @@ class Header:
     def untold(self) -> tuple[str, ...]:
         """The things that a recording of this schema cannot tell, in words; none if it is of this version."""
         minor = int(self.schema.partition(".")[2] or 0)
-        return tuple(chain.from_iterable(words for since, words in _NEW.items() if minor < since))
+        return tuple(text for since, words in _NEW.items() if minor < since for text in words)
 
 
 _NEW: Final[Mapping[int, tuple[str, ...]]] = {
