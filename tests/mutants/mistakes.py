@@ -91,7 +91,8 @@ def find(path: Path) -> Iterator[Mistake]:
         protected = any(PROTECTION in ast.unparse(each) for each in function.decorator_list)
         changes = [*_changes(function, function)]
         if protected:  # Trio knows it by its code: the same anew is not protected
-            changes.append((function, "body", function.body, function.body[-1].lineno, UNPROTECTED))
+            begins = function.body[ast.get_docstring(function) is not None].lineno
+            changes.append((function, "body", function.body, begins, UNPROTECTED))
         for node, attribute, value, line, text in changes:
             texts[text] += 1
             numbered = text if texts[text] == 1 else f"{text} ({texts[text]})"
