@@ -190,11 +190,14 @@ def test_a_mistake_is_answered_at_once(mistake: str) -> None:
 def test_methods_of_ones_own_and_wrapped_callbacks_are_left_alone() -> None:
     async def handle_order(self: Any) -> None: ...
 
+    async def call(self: Any, message: Any, *, timeout: float | None = 5.0) -> Any: ...
+
     def wrapper(*arguments: Any) -> Any: ...
 
     wrapper.__wrapped__ = of_one  # type: ignore[attr-defined]
     derived(handle_order=handle_order, on_payment=synchronous, handle_message=wrapper)
     derived(handle_join=partialmethod(of_one), handle_messages=True)
+    derived(call=call, disconnected=asynchronous, leaves=synchronous)
 
 
 # What needs one

@@ -12,7 +12,7 @@ from tests.callbacks.support import Told, a_world, running
 from tests.client.support import URL, Scripted
 from trio.testing import MockClock
 
-from slipstream_trio import NO_REPLY, Caller, CallTimeout, Client, ClientBusy, ClientStopped, run_client
+from slipstream_trio import NO_REPLY, Caller, CallTimeout, Client, ClientBusy, ClientStopped, Socket, run_client
 
 
 async def double(message: Any, caller: Caller) -> Any:
@@ -246,6 +246,16 @@ async def test_no_more_casts_and_infos_wait_than_the_buffer_holds(autojump_clock
     assert client.log[1:-1] == [("info", "hold up"), ("cast", 1), ("info", 2), ("cast", 3), ("cast", 5)]
 
 
+async def test_before_a_client_runs_1024_casts_and_infos_may_wait() -> None:
+    client = Client()
+    for number in range(1023):
+        client.cast(number)
+    client.info(1023)
+    with pytest.raises(ClientBusy) as caught:
+        client.cast(1024)
+    assert caught.value.waiting == 1024
+
+
 async def test_other_threads_reach_the_client_through_trio(autojump_clock: MockClock) -> None:
     client = Told(call=double)
 
@@ -291,6 +301,20 @@ async def test_a_client_that_overrides_nothing_says_what_it_does_not_do(
         "the connection was ended by the server: closed_by_server",
         "connected again, after 1 s without a connection",
     ]
+
+
+async def test_a_client_may_have_private_methods_of_its_own_whatever_their_names(autojump_clock: MockClock) -> None:
+    class Game(Client):
+        async def _begin(self, level: int) -> None:  # type: ignore[override]
+            begun.append(level)
+            self.stop()
+
+        async def handle_connect(self, _: Socket) -> None:
+            await self._begin(3)
+
+    begun: list[int] = []
+    await run_client(Game(), URL, transport=Scripted())
+    assert begun == [3]
 
 
 async def test_a_caller_is_told_that_the_client_stops_before_its_topics_are_left(autojump_clock: MockClock) -> None:

@@ -2,6 +2,7 @@
 
 import inspect
 import logging
+import re
 from typing import Any, Final, Unpack
 
 import trio
@@ -342,7 +343,8 @@ async def run_client(
     configuration = configure(url, options)
     await trio.lowlevel.checkpoint_if_cancelled()
     try:
-        await client._begin().run(configuration, task_status)
+        # That of `Client`: a derived class may have a method of this name.
+        await Client._begin(client).run(configuration, task_status)
     except BaseException as error:
         error.with_traceback(of_callback(error.__traceback__))
         raise
@@ -364,7 +366,7 @@ def _check_callbacks(cls: type) -> None:
         if inspect.isfunction(known.get(name)):
             _check_kind(own, value, known[name])
         elif name.startswith(("handle_", "on_", "termin")):
-            spelt = name.replace("on_", "handle_", 1) if name.startswith("on_") else name
+            spelt = re.sub("^on_", "handle_", name)
             if hint := did_you_mean(spelt, known, 0.85):  # a method of the user's own may be called handle_order
                 raise TypeError(f"{own}: Client has no such callback, so it would never be called{hint}")
 
