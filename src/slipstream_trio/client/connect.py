@@ -225,9 +225,7 @@ class Supervisor:
 
     async def _wait(self, delay: float, attempt: int, ended: Disconnect) -> None:
         """Wait for an attempt, until its time has come or the user asks for it at once."""
-        socket = self.socket
-        socket._lifecycle.become("reconnecting" if socket._shown is not None else "connecting")
-        socket._emitter.emit(ReconnectScheduled, delay, attempt, ended.reason, ended.code, ended.status)
+        self.socket._emitter.emit(ReconnectScheduled, delay, attempt, ended.reason, ended.code, ended.status)
         with trio.CancelScope() as self._waiting:
             await trio.sleep(delay)
         self._waiting = None

@@ -3,6 +3,7 @@
 import logging
 import math
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from enum import Enum
 from functools import partial
 from inspect import unwrap
@@ -91,7 +92,7 @@ class Runner:
         self._inbox = Inbox()
         self._task: trio.lowlevel.Task | None = None
         self._callers: set[Caller] = set()
-        self._unsent = count(1)
+        self._unsent = count()
         self._loss: BaseException | None = None  # why there will be no other connection
         self._cause: BaseException | None = None  # what has ended the client
 
@@ -137,10 +138,8 @@ class Runner:
         socket = self.running_socket()
         channel = socket.channel(topic, payload)
         channel._tell(ChannelBacklog(self._inbox, channel))
-        try:
+        with suppress(errors.AlreadyJoined):
             await socket._joins.request(channel)
-        except errors.AlreadyJoined:
-            return
 
     async def leave(self, topic: str) -> None:
         """Give up a topic, if it is held."""
@@ -219,7 +218,7 @@ class Runner:
 
     def opened(self) -> None:
         """Take note that a connection is open."""
-        self._inbox.put(Entry("handle_connect", (self.socket,), "connects"), most=1)
+        self._inbox.put(Entry("handle_connect", (self.socket,), "connects"))
 
     def closed(self, reason: Exception) -> None:
         """Take note that a connection has ended, all that it owed settled; or that an attempt to have one failed."""
