@@ -389,6 +389,13 @@ async def test_of_secrets_that_begin_alike_the_whole_one_goes(autojump_clock: Mo
     assert told.body == "[redacted], [redacted], [redacted]."
 
 
+async def test_of_a_header_that_is_repeated_all_of_it_a_word_and_a_cookie_go(autojump_clock: MockClock) -> None:
+    headers = {"x-pin": "12 34 56", "authorization": "Bearer abcd-efgh", "cookie": "a=ijkl; b=mnop"}
+    told = await refused(ConnectionRejected(404, body="12 34 56, abcd-efgh, ijkl, mnop!"), URL, headers=headers)
+    assert isinstance(told, ConnectionRejected)
+    assert told.body == "[redacted], [redacted], [redacted], [redacted]!"
+
+
 @pytest.mark.parametrize(
     ("error", "query"),
     [

@@ -160,6 +160,8 @@ def test_a_time_is_a_number_above_zero_or_none(name: str, value: Any) -> None:
         ("transport", "", "unknown transport ''"),
         ("transport", None, "Connector"),
         ("transport", object(), "Connector"),
+        ("transport", SimpleNamespace(name="mine"), "Connector"),
+        ("reconnect", lambda: Backoff((1,)), "Backoff or None; not function"),
         ("serializer", "v2", "Serializer"),
         ("serializer", object(), "Serializer"),
         ("serializer", SimpleNamespace(name="mine", decode=print), "Serializer"),

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 import trio
-from tests.client.support import ONE_CONNECTION, URL, Lab, Recorder
+from tests.client.support import ONE_CONNECTION, URL, Lab, Recorder, Scripted
 from trio.testing import MockClock
 
-from slipstream_trio import Backoff, ConnectionRejected, Socket, connect
+from slipstream_trio import Backoff, ConnectionRejected, ConnectTimeout, Socket, connect
 from slipstream_trio.testing.server import Mount, PhoenixServer, Refuse, Request
 from slipstream_trio.transport import OpenRequest
 from slipstream_trio.transport.trio_websocket import TrioWebSocketConnector
@@ -106,6 +106,24 @@ async def test_so_is_one_that_takes_longer(timeout: float | None, seconds: float
         (scheduled,) = on.recorder.named("reconnect_scheduled")
         limit = "connect_timeout" if timeout == seconds else "longpoll_fallback"
         assert scheduled.metadata["reason"] == f"not connected within {seconds} s; see {limit}"
+
+
+async def test_what_was_awaited_for_so_long_is_told(autojump_clock: MockClock) -> None:
+    async def hang(request: OpenRequest) -> None:
+        assert request.connect_timeout is not None
+        await trio.sleep(request.connect_timeout)
+        raise ConnectTimeout(request.connect_timeout, awaited="the rest of the answer")
+
+    class WebSocket(Scripted):
+        async def open_stream(self, _: OpenRequest) -> trio.abc.Stream:
+            return await on.server.open_stream()
+
+    async with world() as on:
+        bus = on.recorder.bus
+        async with connect(URL, transport=WebSocket(opening=hang), longpoll_fallback=2.5, telemetry=bus):
+            (scheduled,) = on.recorder.named("reconnect_scheduled")
+    reason = "not connected within 2.5 s, waiting for the rest of the answer; see longpoll_fallback"
+    assert scheduled.metadata["reason"] == reason
 
 
 async def test_the_fallback_has_the_whole_time(autojump_clock: MockClock) -> None:

@@ -7,9 +7,18 @@ import pytest
 import trio
 from tests.client.support import URL, Recorder, Scripted
 from tests.recovery.support import connected_again, world
-from trio.testing import MockClock
+from trio.testing import MockClock, wait_all_tasks_blocked
 
-from slipstream_trio import Client, ConnectError, ConnectTimeout, Disconnect, connect, run_client
+from slipstream_trio import (
+    Client,
+    ConnectError,
+    ConnectionLost,
+    ConnectTimeout,
+    Disconnect,
+    PushTimeout,
+    connect,
+    run_client,
+)
 
 OPTIONS: Any = dict
 FUNCTIONS = ["url", "params", "headers", "auth_token", "trace_parent"]
@@ -245,3 +254,38 @@ async def test_a_timeout_that_a_function_raises_itself_is_its_exception(autojump
         async with connect(from_elsewhere, transport=Scripted(), telemetry=recorder.bus):
             pass
     assert len(recorder.named("client", "connect", "exception")) == 1
+
+
+async def test_what_is_asked_of_a_client_before_its_trace_parent_is_known_has_its_time(
+    autojump_clock: MockClock,
+) -> None:
+    client, ended = Client(), trio.Event()
+
+    async def run() -> None:
+        await run_client(client, URL, transport=Scripted(), trace_parent=trio.sleep_forever, connect_timeout=None)
+        ended.set()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(run)
+        await wait_all_tasks_blocked()
+        socket = client.socket
+        assert socket is not None
+        with pytest.raises(ConnectionLost, match="connect_failed"):
+            await socket.ping()
+        await client.join("room")
+        with pytest.raises(PushTimeout):
+            await client.push("room", "event", timeout=2)
+        assert trio.current_time() == 2
+        client.stop()
+        await ended.wait()
+        assert trio.current_time() == 2
+
+
+async def test_a_block_that_is_cancelled_before_its_trace_parent_is_known_is_left_at_once(
+    autojump_clock: MockClock,
+) -> None:
+    with trio.move_on_after(1) as scope:
+        async with connect(URL, transport=Scripted(), trace_parent=trio.sleep_forever):
+            pytest.fail("the block must not be entered")
+    assert scope.cancelled_caught
+    assert trio.current_time() == 1

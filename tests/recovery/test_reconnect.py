@@ -1,6 +1,7 @@
 """What ends of a connection are retried, when, and what ends it for good."""
 
 from collections.abc import Callable
+from types import NoneType
 from typing import Any
 
 import pytest
@@ -281,6 +282,7 @@ async def test_should_reconnect_is_asked_with_what_happened(autojump_clock: Mock
         Disconnect("no connection: nobody", step=2, ended_by="network"),
         Disconnect("rejected", status=429, retry_after=7, step=3, ended_by="server"),
     ]
+    assert [type(disconnect.error) for disconnect in asked] == [NoneType, NoneType, ConnectError, ConnectionRejected]
 
 
 async def test_should_reconnect_may_retry_what_would_be_final(autojump_clock: MockClock) -> None:
