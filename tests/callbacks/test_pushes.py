@@ -17,7 +17,7 @@ from slipstream_trio import (
     Reply,
     SerializationError,
 )
-from slipstream_trio.protocol import Frame, V2Serializer
+from slipstream_trio.protocol import Frame, PushMessage, V2Serializer
 from slipstream_trio.telemetry import ClientPushStop
 
 
@@ -127,8 +127,9 @@ async def test_what_cannot_be_pushed_raises_at_once_wherever_it_goes(topic: str,
         assert raised.traceback[-1].name == "push", "its way through the library helps no user"
         with pytest.raises(SerializationError):
             await client.push(topic, 5)  # type: ignore[arg-type]
-        with pytest.raises(SerializationError):
-            await client.push(5, "echo")  # type: ignore[arg-type]
+        for no_topic in (5, ["room:1"]):
+            with pytest.raises(SerializationError):
+                await client.push(no_topic, "echo")  # type: ignore[arg-type]
         with pytest.raises(ValueError, match="phx_leave"):
             await client.push(topic, "phx_leave")
         with pytest.raises(ConfigurationError, match="timeout"):
@@ -143,6 +144,21 @@ async def test_what_cannot_be_pushed_raises_at_once_wherever_it_goes(topic: str,
         await client.until("raised", times=2)
         client.stop()
     assert client.log[2:] == ["raised", ("info", "push"), "raised", ("terminate", None)]
+
+
+async def test_the_traceback_of_a_handler_that_exits_leads_to_it(autojump_clock: MockClock) -> None:
+    def leave(record: Any) -> None:
+        if isinstance(record.raw_message, PushMessage):
+            raise SystemExit
+
+    client = Told("room:1")
+    async with a_world() as world, running(world, client):
+        await client.until(("join", "room:1", 1))
+        world.telemetry.attach("leave", ("slipstream", "connection", "handle", "start"), leave)
+        with pytest.raises(SystemExit) as raised:
+            await client.push("room:1", "echo")
+        assert raised.traceback[-1].name == "leave"
+        client.stop()
 
 
 async def test_a_push_is_a_span_from_the_asking_to_the_reply(autojump_clock: MockClock) -> None:

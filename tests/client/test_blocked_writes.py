@@ -71,6 +71,19 @@ async def test_what_makes_progress_now_and_then_is_not_lost(autojump_clock: Mock
         assert (socket.status, socket.generation) == ("connected", 1)
 
 
+async def test_without_heartbeats_and_a_timeout_none_is_lost(autojump_clock: MockClock) -> None:
+    async with scripted(heartbeat_interval=None) as (socket, peer):
+        channel = socket.channel("room")
+        await channel.join()
+        peer.pause()
+        peer.write_blocked_since = trio.current_time()
+        await channel.send("event")
+        await trio.sleep(1000)
+        peer.resume()
+        peer.write_blocked_since = None
+        assert (socket.status, socket.generation) == ("connected", 1)
+
+
 async def test_what_is_queued_behind_a_heartbeat_is_not_taken_for_it(autojump_clock: MockClock) -> None:
     with pytest.raises(ConnectionLost):
         async with scripted(answers={"phx_join"}, heartbeat_interval=30, heartbeat_timeout=10) as (socket, peer):

@@ -311,6 +311,22 @@ async def test_small_messages_for_a_callback_client_are_counted_together(autojum
         nursery.cancel_scope.cancel()
 
 
+async def test_small_messages_for_a_callback_client_count_no_more_beside_a_subscription(
+    autojump_clock: MockClock,
+) -> None:
+    client, connector = Slow(), Scripted()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(partial(run_client, client, URL, transport=connector, buffer_bytes=MIB))
+        await wait_all_tasks_blocked()
+        socket = client.socket
+        assert socket is not None
+        async with socket._channels["room"].subscribe("other"):
+            for _ in range(301):
+                await offer(connector.peer, "room", 0, size=1900)
+            assert waiting(socket) == 300 * CHARGE
+        nursery.cancel_scope.cancel()
+
+
 @pytest.mark.parametrize(("policy", "found"), [("drop_oldest", [0, -2, 3, 4, 5]), ("drop_newest", [0, -1, 2, -2, 5])])
 async def test_one_of_few_messages_that_wait_for_a_callback_may_be_dropped(
     policy: Literal["drop_oldest", "drop_newest"], found: list[int], autojump_clock: MockClock

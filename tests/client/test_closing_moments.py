@@ -124,8 +124,9 @@ async def test_while_the_socket_closes_nothing_is_sent_any_more(autojump_clock: 
         assert socket.status == "closing"
         began = trio.current_time()
         for operation in (socket.ping, socket.channel("room:2").join):
-            with pytest.raises(ConnectionLost):
+            with pytest.raises(ConnectionLost) as raised:
                 await operation()
+            assert (raised.value.reason, raised.value.ended_by) == ("disconnected", "client")
         with pytest.raises((ConnectionLost, ChannelClosed)):
             await channel.push("event")
         assert trio.current_time() == began

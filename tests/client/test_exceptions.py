@@ -9,7 +9,7 @@ import trio
 from tests.client.support import URL, Recorder, Scripted, living_tasks, scripted
 from trio.testing import MockClock
 
-from slipstream_trio import ConnectionLost, InternalError, Message, SlipstreamError, connect
+from slipstream_trio import ConnectionLost, InternalError, Message, SlipstreamError, Socket, connect
 from slipstream_trio.ids import RandomIds
 from slipstream_trio.telemetry import Telemetry
 from slipstream_trio.transport import OpenRequest, Transport
@@ -264,6 +264,27 @@ async def test_a_bug_raises_internal_error_and_is_in_telemetry(
     assert not recorder.named("client", "connect", "exception")  # that span had ended
     assert [entry.getMessage().rpartition(": ")[2] for entry in caplog.records] == ["internal_error"]
     assert socket.status == "closed"
+
+
+async def test_all_channels_show_a_bug_at_once_however_many_there_are(autojump_clock: MockClock) -> None:
+    statuses: list[str] = []
+
+    async def ping(socket: Socket) -> None:
+        with pytest.raises(ConnectionLost):
+            await socket.ping()
+        statuses.extend(channel.status for channel in channels)
+
+    async with trio.open_nursery() as nursery:
+        with pytest.raises(InternalError):
+            async with scripted(answers={"phx_join"}) as (socket, peer):
+                channels = [socket.channel(f"room:{number}") for number in range(300)]
+                for channel in channels:
+                    await channel.join()
+                nursery.start_soon(ping, socket)
+                await trio.testing.wait_all_tasks_blocked()
+                peer.break_down(Mine("broken"))
+                await trio.sleep_forever()
+    assert statuses == ["errored"] * 300
 
 
 async def test_a_bug_while_it_opens_ends_both_spans(autojump_clock: MockClock) -> None:

@@ -201,7 +201,10 @@ async def test_exits_of_two_tasks_have_limits_of_their_own(autojump_clock: MockC
         assert took == [pytest.approx(5), pytest.approx(5)]
 
 
-async def test_a_transport_that_is_never_left_is_given_up_in_time(autojump_clock: MockClock) -> None:
+@pytest.mark.parametrize("answers_close", [True, False])
+async def test_a_transport_that_is_never_left_is_given_up_in_time(
+    answers_close: bool, autojump_clock: MockClock
+) -> None:
     class Stuck(Scripted):
         @asynccontextmanager
         async def open(self, request: OpenRequest, wake: Callable[[], None]) -> AsyncIterator[Transport]:
@@ -209,8 +212,10 @@ async def test_a_transport_that_is_never_left_is_given_up_in_time(autojump_clock
                 yield peer
                 await trio.sleep_forever()
 
+    connector = Stuck()
     with trio.fail_after(20):
-        async with connect(URL, transport=Stuck(), close_timeout=5):
+        async with connect(URL, transport=connector, close_timeout=5):
+            connector.peer.answers_close = answers_close
             await trio.sleep(1)
     assert trio.current_time() == pytest.approx(6)
 

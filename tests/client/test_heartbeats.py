@@ -71,6 +71,15 @@ async def test_a_message_counts_where_the_transport_does_not_tell_what_it_heard(
     assert trio.current_time() == pytest.approx(18)
 
 
+async def test_what_a_transport_heard_counts_though_no_message_is_whole_yet(autojump_clock: MockClock) -> None:
+    with pytest.raises(ConnectionLost, match="heartbeat_timeout"):
+        async with scripted(answers=JOINS, heartbeat_interval=10, heartbeat_timeout=5) as (_, peer):
+            await trio.sleep(13)
+            peer.heard = trio.current_time()
+            await trio.sleep_forever()
+    assert trio.current_time() == pytest.approx(18)
+
+
 async def test_a_dead_server_has_a_second_to_answer_the_close(autojump_clock: MockClock) -> None:
     with pytest.raises(ConnectionLost) as raised:
         async with scripted(answers=JOINS, heartbeat_interval=10, heartbeat_timeout=3) as (_, peer):
@@ -103,6 +112,16 @@ async def test_a_ping_is_a_heartbeat_and_gives_the_round_trip(autojump_clock: Mo
         nursery.start_soon(answer)
         assert await socket.ping() == pytest.approx(0.25)
         assert peer.sent == [(None, "1", "phoenix", "heartbeat", {})]
+
+
+async def test_a_ping_that_is_cancelled_before_sends_nothing(autojump_clock: MockClock) -> None:
+    async with scripted() as (socket, peer):
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            await socket.ping()
+        assert scope.cancelled_caught
+        await trio.sleep(1)
+        assert peer.sent == []
 
 
 async def test_pings_share_the_heartbeat_that_is_outstanding(autojump_clock: MockClock) -> None:

@@ -2,15 +2,16 @@
 
 from collections.abc import Iterable
 from contextlib import AsyncExitStack
+from functools import partial
 from itertools import islice
 
 import pytest
 import trio
 from benchmarks.in_process import BATCH, Memory
 from tests.client.support import Peer, living_tasks, scripted
-from trio.testing import wait_all_tasks_blocked
+from trio.testing import MockClock, wait_all_tasks_blocked
 
-from slipstream_trio import Channel, ChannelClosed, Socket, connect
+from slipstream_trio import Backoff, Channel, ChannelClosed, Socket, connect
 from slipstream_trio.client.turn import SECONDS_A_READER
 
 COUNT = 20
@@ -87,6 +88,31 @@ async def test_a_message_whose_reader_was_cancelled_when_it_came_is_for_the_next
             feed(peer, channels[:1], 2)
             await wait_all_tasks_blocked()
             assert received == [1, 2]
+        nursery.cancel_scope.cancel()
+
+
+async def test_readers_get_what_came_as_their_connection_was_cut_off(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("time.perf_counter", lambda: 0.0)
+    received: list[str] = []
+
+    async def read(channel: Channel) -> None:
+        received.append((await anext(channel)).topic)
+
+    options = {"heartbeat_interval": 10, "heartbeat_timeout": 5, "reconnect": Backoff((60,), jitter=0)}
+    async with scripted(answers={"phx_join"}, **options) as (socket, peer), trio.open_nursery() as nursery:
+        channels = [socket.channel(f"room:{index}") for index in range(COUNT)]
+        for channel in channels:
+            await channel.join()
+            nursery.start_soon(read, channel)
+        peer.answers_close = False
+        await trio.sleep(15.5)  # it is being closed, for one second
+        peer.handing_over = partial(autojump_clock.jump, 1)
+        feed(peer, channels, 1)
+        await trio.sleep(10)
+        assert socket.status == "reconnecting"
+        assert sorted(received) == sorted(channel.topic for channel in channels)
         nursery.cancel_scope.cancel()
 
 

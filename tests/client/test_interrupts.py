@@ -1,7 +1,8 @@
 """KeyboardInterrupt, wherever it comes: it leaves `connect` as itself, and nothing is left behind."""
 
 import signal
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager
 from itertools import count
 from typing import Any
 
@@ -12,9 +13,9 @@ from tests.recovery.support import settle
 from trio.testing import MockClock
 
 from slipstream_trio import Backoff, Client, ConnectionLost, Socket, connect, run_client
-from slipstream_trio.protocol import Message, PushMessage, TransportFailed
+from slipstream_trio.protocol import Message, PushMessage, TimerTicked, TransportFailed
 from slipstream_trio.telemetry import ConnectStop
-from slipstream_trio.transport import OpenRequest
+from slipstream_trio.transport import OpenRequest, Transport
 from slipstream_trio.transport.trio_websocket import TrioWebSocketConnector
 
 Body = Callable[[Socket, Peer], Awaitable[None]]
@@ -258,6 +259,26 @@ def test_one_in_a_function_that_is_asked_for_a_payload_again_passes(kind: type[B
     assert peers[0].closed_with == (1000, "")
 
 
+def test_an_interrupt_in_the_body_wins_over_an_exit_in_a_function() -> None:
+    asked = count()
+
+    def payload() -> dict[str, Any]:
+        if next(asked):
+            raise SystemExit
+        return {}
+
+    async def body(socket: Socket, peer: Peer) -> None:
+        await socket.channel("room", payload).join()
+        peer.end_channel("room", "phx_error")
+        try:
+            await trio.sleep_forever()
+        finally:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(body, rejoin=Backoff((1,), jitter=0))
+
+
 def test_one_in_a_function_ends_also_a_body_that_awaits_nothing_of_the_connection() -> None:
     asked, went_on = count(), list[str]()
 
@@ -296,6 +317,21 @@ def test_one_in_a_function_that_is_asked_before_connecting_again_passes(kind: ty
         run(body, params=params, reconnect=Backoff((1,), jitter=0))
 
 
+@pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit])
+def test_one_in_a_handler_that_is_told_of_a_deadline_passes(kind: type[BaseException]) -> None:
+    def leave(record: Any) -> None:
+        if isinstance(record.start.raw_message, TimerTicked):
+            raise kind
+
+    async def body(socket: Socket, peer: Peer) -> None:
+        await trio.sleep_forever()
+
+    recorder = Recorder()
+    recorder.bus.attach("leave", ("slipstream", "connection", "handle", "stop"), leave)
+    with pytest.raises(kind):
+        run(body, heartbeat_interval=10, telemetry=recorder.bus)
+
+
 def test_the_end_of_a_connection_is_told_though_a_handler_exits_as_it_is_cancelled() -> None:
     recorder = Recorder()
 
@@ -315,6 +351,29 @@ def test_the_end_of_a_connection_is_told_though_a_handler_exits_as_it_is_cancell
     with pytest.raises(SystemExit):
         trio.run(main, clock=MockClock(autojump_threshold=0))
     assert [type(record) for record in recorder.records].count(ConnectStop) == 1
+
+
+def test_one_that_comes_while_a_transport_is_given_up_passes() -> None:
+    class Slow(Scripted):
+        @asynccontextmanager
+        async def open(self, request: OpenRequest, wake: Callable[[], None]) -> AsyncIterator[Transport]:
+            async with super().open(request, wake) as peer:
+                try:
+                    yield peer
+                finally:
+                    with trio.CancelScope(shield=True):
+                        await trio.sleep(1)
+                        signal.raise_signal(signal.SIGINT)
+                        await trio.sleep(1)
+
+    connector = Slow()
+
+    async def main() -> None:
+        async with connect(URL, transport=connector, close_timeout=5):
+            connector.peer.answers_close = False
+
+    with pytest.raises(KeyboardInterrupt):
+        trio.run(main, clock=MockClock(autojump_threshold=0))
 
 
 @pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit])

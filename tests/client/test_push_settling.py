@@ -1,5 +1,7 @@
 """What settles a push besides its reply: the end of its channel, one way or another. And back-pressure."""
 
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
@@ -9,6 +11,7 @@ from tests.recovery.support import Outcomes
 from trio.testing import MockClock
 
 from slipstream_trio import Channel, ChannelClosed, ConnectionLost, JoinTimeout, PushTimeout, connect
+from slipstream_trio.transport import OpenRequest, Transport
 
 QUIET = frozenset({"phx_join", "phx_leave", "heartbeat"})
 FRAMES = 256
@@ -272,8 +275,14 @@ async def test_the_time_limit_of_a_join_is_for_the_reply(autojump_clock: MockClo
         assert trio.current_time() == pytest.approx(2)
 
 
-async def test_messages_that_were_queued_and_not_written_at_a_loss_are_dropped(autojump_clock: MockClock) -> None:
+@pytest.mark.parametrize("watched", [True, False])
+async def test_messages_that_were_queued_and_not_written_at_a_loss_are_dropped(
+    watched: bool, autojump_clock: MockClock
+) -> None:
     recorder = Recorder()
+    if not watched:
+        recorder.bus.detach("recorder")
+        recorder.bus.attach("dropped", ("slipstream", "client", "message_dropped"), recorder.records.append)
     with pytest.raises(ConnectionLost):
         async with scripted(telemetry=recorder.bus) as (socket, peer):
             channel = socket.channel("room")
@@ -282,7 +291,7 @@ async def test_messages_that_were_queued_and_not_written_at_a_loss_are_dropped(a
             peer.end(1012)
             await trio.sleep_forever()
     dropped = recorder.named("client", "message_dropped")
-    assert len(dropped) == FRAMES
+    assert [record.ref for record in dropped] == [str(number) for number in range(3, 3 + FRAMES)]
     assert {(record.direction, record.event, record.reason) for record in dropped} == {
         ("out", "queued", "closed_by_server")
     }
@@ -307,3 +316,22 @@ async def test_a_push_that_was_queued_and_not_written_at_a_loss_is_told_as_never
     stops = recorder.named("client", "push", "stop")
     assert {(stop.start.event, stop.sent) for stop in stops} == {("taken", True), ("queued", False)}
     assert recorder.named("client", "message_dropped") == []  # the error has told it
+
+
+async def test_a_push_is_told_of_a_loss_though_its_transport_takes_long_to_be_left(autojump_clock: MockClock) -> None:
+    class Slow(Scripted):
+        @asynccontextmanager
+        async def open(self, request: OpenRequest, wake: Callable[[], None]) -> AsyncIterator[Transport]:
+            async with super().open(request, wake) as transport:
+                yield transport
+            await trio.sleep(60)
+
+    connector = Slow()
+    async with connect(URL, transport=connector) as socket, trio.open_nursery() as nursery:
+        channel, done = socket.channel("room"), Outcomes(nursery)
+        await channel.join()
+        done.start("push", channel.push, "event")
+        await trio.sleep(1)
+        connector.peer.end()
+        await trio.sleep(1)
+        assert isinstance(done.by["push"], ConnectionLost)
