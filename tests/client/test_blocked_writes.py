@@ -1,5 +1,6 @@
 """A line on which writing makes no progress: lost after `heartbeat_timeout`, whatever else is due, and not before."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ from tests.client.support import URL, running, scripted
 from trio.testing import MockClock
 
 from slipstream_trio import ConnectionLost, connect
+from slipstream_trio.protocol import Frame
 from slipstream_trio.testing.server import Channel
 
 LARGE = "x" * 1_000_000
@@ -96,6 +98,27 @@ async def test_what_is_queued_behind_a_heartbeat_is_not_taken_for_it(autojump_cl
             await channel.leave(timeout=None)
             await trio.sleep_forever()
     assert trio.current_time() - began == pytest.approx(40 + 1, abs=0.1)
+
+
+async def test_what_is_written_before_a_heartbeat_is_not_taken_for_it(
+    monkeypatch: pytest.MonkeyPatch, autojump_clock: MockClock
+) -> None:
+    async def send(frames: Sequence[Frame]) -> None:
+        peer.write_blocked_since = trio.current_time()
+        await trio.sleep(6)
+        await before(frames)
+        peer.write_blocked_since = None
+
+    with pytest.raises(ConnectionLost):
+        async with scripted(answers={"phx_join"}, heartbeat_interval=30, heartbeat_timeout=10) as (socket, peer):
+            began = trio.current_time()
+            channel, before = socket.channel("room"), peer.send
+            await channel.join()
+            await trio.sleep(29)
+            monkeypatch.setattr(peer, "send", send)
+            await channel.send("event")
+            await trio.sleep_forever()
+    assert trio.current_time() - began == pytest.approx(29 + 6 + 6 + 10, abs=0.1)
 
 
 @pytest.mark.parametrize("takes", [15, 30])  # from what was heard last, four times the timeout is the longest

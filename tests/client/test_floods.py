@@ -8,9 +8,10 @@ import trio
 from tests.client.support import scripted
 from tests.held import blocks_held
 from tests.protocol import wire
+from tests.recovery.support import Outcomes
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from slipstream_trio import Channel
+from slipstream_trio import Channel, JoinTimeout
 from slipstream_trio.client.turn import FRAMES_A_LOOK, MESSAGES_A_TURN, Turn, turn_of_this_run
 from slipstream_trio.telemetry import Telemetry
 
@@ -52,6 +53,36 @@ async def test_others_run_while_a_batch_is_handled(watched: bool, autojump_clock
         assert (
             max(after - before for before, after in pairwise(seen)) <= 2 * 7 * FRAMES_A_LOOK
         )  # two turns, as the order of tasks is random
+
+
+async def test_what_ran_while_a_batch_was_handled_takes_nothing_from_the_time_of_the_next_join(
+    autojump_clock: MockClock,
+) -> None:
+    slow_turn()
+    handed_over = False
+
+    def note() -> None:
+        nonlocal handed_over
+        handed_over = True
+
+    async def work() -> None:
+        while not handed_over:
+            await trio.lowlevel.checkpoint()
+        autojump_clock.jump(3)
+
+    async with scripted(answers={"phx_leave"}, join_timeout=10) as (socket, peer), trio.open_nursery() as nursery:
+        done = Outcomes(nursery)
+        for topic in ("first", "next"):
+            done.start(topic, socket.channel(topic).join)
+            await wait_all_tasks_blocked()
+        ref = peer.sent[0].ref
+        peer.handing_over = note
+        nursery.start_soon(work)
+        elsewhere = wire.text(None, None, "elsewhere", "event", 0)
+        peer.feed(*[elsewhere] * 1000, wire.text(ref, ref, "first", "phx_reply", {"status": "ok", "response": {}}))
+    assert done.by["first"] == {}
+    assert isinstance(done.by["next"], JoinTimeout)
+    assert done.at == {"first": 3, "next": 13}
 
 
 async def test_a_flood_of_small_frames_is_not_handled_in_the_step_that_read_it(autojump_clock: MockClock) -> None:

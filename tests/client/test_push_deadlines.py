@@ -60,6 +60,24 @@ async def test_pushes_that_were_answered_are_forgotten_before_their_deadline(aut
         assert ended == [50]
 
 
+async def test_the_earliest_deadline_of_those_that_are_left_comes_first(autojump_clock: MockClock) -> None:
+    ended: list[tuple[float, float]] = []
+    async with scripted() as (socket, _), socket.join("room") as channel, trio.open_nursery() as nursery:
+
+        async def wait(timeout: float) -> None:
+            with pytest.raises(PushTimeout):
+                await channel.push("event", timeout=timeout)
+            ended.append((timeout, trio.current_time()))
+
+        await channel.push("echo", timeout=1)
+        for timeout in (5, 2):
+            nursery.start_soon(wait, timeout)
+            await wait_all_tasks_blocked()
+        for _ in range(40):  # after which those that were answered are swept
+            await channel.push("echo", timeout=100)
+    assert ended == [(2, 2), (5, 5)]
+
+
 async def test_pushes_that_were_given_up_are_forgotten(autojump_clock: MockClock) -> None:
     async with scripted() as (socket, peer), socket.join("room") as channel:
 
@@ -213,6 +231,25 @@ async def test_a_push_is_not_overdue_while_the_program_is_busy_but_for_a_while(
                 with pytest.raises(PushTimeout):
                     await channel.push("event", timeout=1)
                 assert 20 < passes < 100  # one counts for 10 ms, of 250, or for none, as tasks run in any order
+
+
+async def test_a_push_is_not_overdue_while_much_comes_in_but_for_a_while(autojump_clock: MockClock) -> None:
+    passes = 0
+
+    async def flood() -> None:
+        nonlocal passes
+        await trio.sleep(1)
+        for passes in range(1000):  # noqa: B007 - looked at below
+            peer.progress += 2**16
+            await trio.lowlevel.checkpoint()
+
+    async with scripted(heartbeat_interval=None) as (socket, peer), socket.join("room") as channel:
+        peer.progress = 2**24  # a long time ago
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(flood)
+            with pytest.raises(PushTimeout):
+                await channel.push("event", timeout=1)
+            assert 50 < passes < 80  # of 64 KiB, in 4 MiB
 
 
 async def test_sockets_that_have_ended_are_forgotten_while_another_one_lasts(autojump_clock: MockClock) -> None:

@@ -322,10 +322,14 @@ async def test_a_channel_that_nobody_read_can_be_read_once_it_is_joined_anew(aut
         assert waiting.cancelled_caught
 
 
-async def test_a_channel_that_nobody_read_keeps_its_end_when_the_socket_ends(autojump_clock: MockClock) -> None:
+@pytest.mark.parametrize("read", [True, False])
+async def test_a_channel_keeps_its_end_when_the_socket_ends(read: bool, autojump_clock: MockClock) -> None:
     async with scripted() as (socket, peer):
         channel = socket.channel("room")
         await channel.join()
+        if read:
+            peer.message("room", "event")
+            await anext(channel)
         peer.end_channel("room", "phx_error")
         await trio.sleep(1)
     with pytest.raises(ChannelClosed, match="crashed"):

@@ -93,20 +93,25 @@ async def test_a_socket_ends_at_once_though_its_writer_rests(autojump_clock: Moc
     assert trio.current_time() == 0
 
 
+@pytest.mark.parametrize("more", [False, True])
 async def test_a_write_that_ends_after_the_connection_is_the_last(
-    monkeypatch: pytest.MonkeyPatch, autojump_clock: MockClock
+    more: bool, monkeypatch: pytest.MonkeyPatch, autojump_clock: MockClock
 ) -> None:
     async def send(frames: Sequence[Frame]) -> None:
+        begun.extend(frames)
         await before(frames)
         await written.wait()
 
     written, connector = trio.Event(), Scripted()
+    begun: list[Frame] = []
     async with connect(URL, transport=connector) as socket, socket.join("room") as channel:
         await channel.push("echo", 1)
         peer, before = connector.peer, connector.peer.send
         monkeypatch.setattr(peer, "send", send)
         await channel.send("event")
         await wait_all_tasks_blocked()
+        if more:
+            await channel.send("dropped")
         peer.end()
         left = []
         for _ in range(2):
@@ -114,6 +119,7 @@ async def test_a_write_that_ends_after_the_connection_is_the_last(
             left.append(peer.left)
             written.set()
         assert left == [False, True]
+        assert len(begun) == 1
         assert trio.current_time() == 0
         await socket.wait_connected()
 

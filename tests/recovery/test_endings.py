@@ -126,7 +126,7 @@ async def test_disconnecting_is_final(stage: Stage, autojump_clock: MockClock) -
         for operation in (channel.push("echo"), channel.send("echo"), new.join(), socket.ping()):
             with pytest.raises(ConnectionLost) as caught:
                 await operation
-            assert caught.value.reason == "disconnected"
+            assert (caught.value.reason, caught.value.ended_by) == ("disconnected", "client")
         with pytest.raises(ConnectionLost):
             await socket.wait_connected()
         await channel.leave()

@@ -5,11 +5,12 @@ from typing import Any
 
 import pytest
 import trio
+from tests.client.support import scripted
 from tests.recovery.presences import diff, metas, state, tell, told
 from tests.recovery.support import connected_again, settle, status_of, until, world
-from trio.testing import MockClock
+from trio.testing import MockClock, assert_checkpoints
 
-from slipstream_trio import Channel, PresenceChange
+from slipstream_trio import Backoff, Channel, PresenceChange
 
 
 async def track(channel: Channel, key: str) -> None:
@@ -203,6 +204,15 @@ async def test_iterating_gives_the_changes_and_ends_with_the_channel(autojump_cl
             assert told(changes) == [("join", "a"), ("join", "b"), ("leave", "a")]
 
 
+async def test_each_change_is_a_checkpoint(autojump_clock: MockClock) -> None:
+    async with scripted() as (socket, peer), socket.join("room") as channel, channel.presence() as presence:
+        peer.message("room", "presence_state", {"a": metas("1"), "b": metas("2")})
+        await settle()
+        for key in ("a", "b"):
+            with assert_checkpoints():
+                assert (await anext(presence)).key == key
+
+
 @pytest.mark.parametrize("end", ["leave", "stop", "crash", "disconnect"])
 async def test_it_ends_however_the_channel_does(end: str, autojump_clock: MockClock) -> None:
     async with world() as there:
@@ -313,6 +323,24 @@ async def test_a_new_join_of_the_users_says_what_changed_since_the_last(autojump
                 assert set(presence) == {"b"}
                 assert told([await anext(presence) for _ in range(3)]) == [("join", "a"), ("join", "b"), ("leave", "a")]
             await channel.leave()
+
+
+async def test_the_state_of_a_join_that_was_refused_is_not_that_of_the_next(autojump_clock: MockClock) -> None:
+    async with (
+        scripted(rejoin=Backoff((1,), jitter=0)) as (socket, peer),
+        socket.join("room") as channel,
+        channel.presence() as presence,
+    ):
+        peer.answers.discard("phx_join")
+        peer.end_channel("room", "phx_error")
+        refused = await peer.wait_sent("phx_join", 2)
+        peer.message("room", "presence_state", {"a": metas("1")})
+        peer.reply(refused, status="error")
+        await peer.wait_sent("phx_join", 3)
+        assert (presence.synced, set(presence)) == (False, {"a"})
+        peer.message("room", "presence_diff", {"joins": {"b": metas("2")}, "leaves": {}})
+        await settle()
+        assert set(presence) == {"a"}
 
 
 async def test_a_presence_of_a_channel_that_is_not_joined_waits_for_it(autojump_clock: MockClock) -> None:

@@ -182,8 +182,13 @@ async def test_one_that_waits_for_a_state_is_kept_however_large(autojump_clock: 
 
 
 async def test_what_waits_for_a_state_is_bounded_in_number(autojump_clock: MockClock) -> None:
+    serializer = Counting()
     async with world() as there:
-        async with there.connect() as socket, socket.join("room:1") as channel, channel.presence() as presence:
+        async with (
+            there.connect(serializer=serializer) as socket,
+            socket.join("room:1") as channel,
+            channel.presence() as presence,
+        ):
             frame = [None, None, "room:1", "presence_diff"]
             await there.connection.send_raw(
                 *(json.dumps([*frame, {"joins": {str(number): metas(str(number))}}]) for number in range(2000))
@@ -191,6 +196,7 @@ async def test_what_waits_for_a_state_is_bounded_in_number(autojump_clock: MockC
             await settle()
             await state(there)
             assert list(presence) == [str(number) for number in range(2000 - 1024, 2000)]
+            assert serializer.times == [1] * (2000 - 1024) + [2] * 1024 + [2]  # the others were not kept
 
 
 # Whatever happens, in whatever order
@@ -382,3 +388,19 @@ async def test_presences_may_come_in_frames_of_bytes(autojump_clock: MockClock) 
         await settle()
         async with channel.presence() as presence:
             assert dict(presence) == {"é": metas("1")}
+
+
+class Lenient(V2Serializer):
+    """Takes text that is none in UTF-8."""
+
+    def decode(self, frame: Frame) -> Message:
+        return Message(*json.loads(frame))
+
+
+async def test_presences_may_come_in_text_that_has_no_bytes(autojump_clock: MockClock) -> None:
+    async with scripted(serializer=Lenient()) as (socket, peer), socket.join("room") as channel:
+        for event, payload in (("presence_diff", {"joins": {"KEY": metas("1")}}), ("presence_state", {})):
+            peer.feed(wire.text(None, None, "room", event, payload).replace("KEY", "\ud800"))
+        await settle()
+        async with channel.presence() as presence:
+            assert dict(presence) == {"\ud800": metas("1")}

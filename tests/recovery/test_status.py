@@ -4,7 +4,7 @@ import pytest
 import trio
 from tests.client.support import URL, Scripted
 from tests.recovery.support import connected_again, settle, status_of, until, world
-from trio.testing import MockClock
+from trio.testing import MockClock, assert_checkpoints
 
 from slipstream_trio import Backoff, Client, ConnectionLost, StatusChanges, connect
 from slipstream_trio.testing.server import Refuse
@@ -81,6 +81,18 @@ async def test_a_late_reader_gets_every_change(autojump_clock: MockClock) -> Non
             seen = [status async for status in changes]
     lost = ["reconnecting", "connected"]
     assert seen == ["connected", *lost, *lost, "closing", "closed"]
+
+
+async def test_each_change_is_a_checkpoint(autojump_clock: MockClock) -> None:
+    async with world() as there:
+        async with there.connect() as socket:
+            changes = socket.status_changes()
+            await socket.disconnect()
+            for status in ("connected", "closing", "closed"):
+                with assert_checkpoints():
+                    assert await anext(changes) == status
+            with assert_checkpoints(), pytest.raises(StopAsyncIteration):
+                await anext(changes)
 
 
 async def test_of_more_changes_than_are_kept_a_late_reader_gets_the_first_and_the_latest(

@@ -326,3 +326,16 @@ async def test_a_connection_tells_why_it_ended(code: int | None, reason: str, au
         "lost": (1006, "network"),
         "closed_by_client": (1000, "client"),
     }[reason]
+
+
+async def test_a_handler_of_one_span_is_told_of_that_alone(autojump_clock: MockClock) -> None:
+    bus, told = Telemetry(), list[tuple[str, ...]]()
+    operations = ("connect", "join", "push", "send", "leave")
+    for operation in operations:
+        for phase in ("start", "stop"):
+            name = ("slipstream", "client", operation, phase)
+            bus.attach(f"{operation} {phase}", name, lambda record: told.append(record.name[2:]))
+    async with scripted(telemetry=bus) as (socket, _), socket.join("room") as channel:
+        await channel.push("echo")
+        await channel.send("event")
+    assert told == [(operation, phase) for operation in operations for phase in ("start", "stop")]

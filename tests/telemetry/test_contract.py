@@ -16,6 +16,7 @@ from slipstream_trio import (
     ConnectError,
     ConnectionLost,
     ConnectionRejected,
+    InternalError,
     JoinError,
     JoinTimeout,
     PushError,
@@ -277,6 +278,17 @@ async def test_a_lost_connection_is_logged_and_when_there_is_one_again(
         (logging.WARNING, f"socket {socket.socket_id}: the connection was ended by the network: lost"),
         (logging.WARNING, f"socket {socket.socket_id}: connected again, after 3 s without a connection"),
     ]
+
+
+async def test_a_connection_that_a_bug_has_ended_is_logged(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    with pytest.raises(InternalError):
+        async with scripted() as (socket, peer):
+            peer.break_down(ZeroDivisionError("a bug"))
+            await trio.sleep_forever()
+    told = [record.message for record in caplog.records if record.name == "slipstream_trio"]
+    assert told == [f"socket {socket.socket_id}: the connection was ended: internal_error"]
 
 
 async def test_a_handler_that_raised_is_logged_with_its_traceback(

@@ -172,11 +172,10 @@ class Streams:
     # Gaps
 
     def lost(self, reason: Literal["reconnected", "rejoined"], since: float) -> None:
-        """Take note that messages may be missing since a time on Trio's clock; an earlier one counts."""
+        """Take note that messages may be missing since a time on Trio's clock, until they are `resumed`."""
         if self._presences is not None:
             self._presences.lost()
-        if self._missing is None:
-            self._missing = (reason, since)
+        self._missing = (reason, since)  # the only one: what is lost already is not lost again before it is resumed
 
     def forget(self) -> None:
         """Take note that the user has left: nothing is missing that was not given up."""
