@@ -159,6 +159,44 @@ def test_the_block_of_a_join_leaves() -> None:
     strike_everywhere(program, once=True)
 
 
+def test_the_block_of_a_socket_ends_it() -> None:
+    async def program(strike: Strike) -> None:
+        connector = Scripted()
+        with trio.fail_after(10):
+            block = connect(URL, transport=connector)
+            socket = await block.__aenter__()
+            await give(strike, lambda: block.__aexit__(None, None, None))
+            assert socket.status == "closed"
+            assert connector.peer.left
+
+    strike_everywhere(program, once=True)
+
+
+def test_a_disconnect_is_complete_or_not_begun() -> None:
+    async def program(strike: Strike) -> None:
+        async with scripted() as (socket, _):
+            await give(strike, socket.disconnect)
+            with trio.fail_after(10):
+                await socket.disconnect()
+            assert socket.status == "closed"
+
+    strike_everywhere(program)
+
+
+def test_the_span_of_a_leave_ends_if_it_has_begun() -> None:
+    async def program(strike: Strike) -> None:
+        recorder = Recorder()
+        async with scripted(telemetry=recorder.bus) as (socket, _):
+            channel = socket.channel("room")
+            await channel.join()
+            await give(strike, channel.leave)
+            await settle()
+            ends = [*recorder.named("leave", "stop"), *recorder.named("leave", "exception")]
+            assert len(recorder.named("leave", "start")) == len(ends)
+
+    strike_everywhere(program)
+
+
 def test_the_block_of_a_listener_ends_its_stream() -> None:
     async def read(messages: Subscription) -> None:
         async for _ in messages:
