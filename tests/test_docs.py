@@ -143,8 +143,7 @@ def defined(path: Path) -> Iterator[str]:
 
 
 def test_what_pages_for_contributors_name_is_there() -> None:
-    pages = [DOCS / "explanation" / "architecture.md", *Path(__file__).parent.glob("*/EQUIVALENT_MUTANTS.md")]
-    assert len(pages) == 3
+    pages = [DOCS / "explanation" / "architecture.md", Path(__file__).parent / "protocol" / "EQUIVALENT_MUTANTS.md"]
     source = Path(slipstream_trio.__file__).parent
     names = {name for path in source.rglob("*.py") for name in defined(path)}
     owners = {name.partition(".")[0] for name in names}

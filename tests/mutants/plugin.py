@@ -35,11 +35,7 @@ import coverage
 import pytest
 import trio
 from attrs import define, field
-from tests.mutants.mistakes import Mistake, find
-
-ROOT: Final = Path(__file__).parents[2]
-CLIENT: Final = ROOT / "src/slipstream_trio/client"
-ARGUED: Final = ROOT / "tests/client/EQUIVALENT_MUTANTS.md"
+from tests.mutants.mistakes import CLIENT, Mistake, argued, find
 
 WORKERS: Final = 2
 SECONDS_AT_FIRST: Final = 7.0
@@ -67,9 +63,8 @@ def pytest_runtestloop(session: pytest.Session) -> bool | None:
         return None
     found = [each for path in sorted(CLIENT.rglob("*.py")) for each in find(path) if _is_wanted(each, wanted)]
     random.Random(0).shuffle(found)  # so that the speed is the same all the time
-    argued = {line[2:] for line in ARGUED.read_text().splitlines() if line.startswith("- ")}
     tests = Tests(session)
-    survivors = Mutants(tests, found, argued).run()
+    survivors = Mutants(tests, found, argued()).run()
     for mistake in sorted(survivors, key=lambda mistake: (mistake.path, mistake.line)):
         tests.tell(f"- {mistake}")
     session.testsfailed = len(survivors)

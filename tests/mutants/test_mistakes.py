@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from tests.mutants.mistakes import find
+from tests.mutants.mistakes import CLIENT, argued, find
 
 MODULE = '''
 class Place:
@@ -32,6 +32,11 @@ def test_each_says_where_and_what(tmp_path: Path) -> None:
         "without `given` of `given or None`",
         "without `self.ready` of `given > 1 and self.ready`",
     ]
+
+
+def test_each_that_is_argued_to_change_nothing_can_be_made() -> None:
+    assert len(argued()) > 100
+    assert argued() <= {str(each) for path in CLIENT.rglob("*.py") for each in find(path)}
 
 
 def test_it_is_in_the_code_that_is_made_and_in_no_other(tmp_path: Path) -> None:

@@ -91,7 +91,8 @@ class WebSocketTransport(Transport):
     """A WebSocket that is open; `wake` is called when something waits to be written."""
 
     def __init__(self, stream: trio.abc.Stream, answer: Answer, limit: int, wake: Callable[[], None]) -> None:
-        self.response_headers = tuple(pair for pair in answer.headers if not UPGRADES_OWN.fullmatch(pair[0]))
+        told = (pair for pair in answer.headers if not UPGRADES_OWN.fullmatch(pair[0]))
+        self.response_headers: tuple[tuple[str, str], ...] = tuple(told)
         self._stream = stream
         self._wake = wake
         self._limit = limit

@@ -22,6 +22,8 @@ from .base import Frame, OpenRequest, StreamOpener
 from .common import CLOSE, Opening, WebSocketTransport
 from .upgrade import accept_token
 
+__all__ = ["TrioWebSocketConnector", "connector"]
+
 
 class TrioWebSocketConnector:
     """Opens WebSockets with trio-websocket."""

@@ -27,6 +27,8 @@ from .common import PIECES_A_PASS, Opening, WebSocketTransport
 from .lane import CONTROL, MESSAGE_TOO_BIG, NO_TEXT, PROTOCOL_ERROR, TEXT
 from .upgrade import Answer
 
+__all__ = ["WebsocketsConnector", "connector"]
+
 _DEFLATE = ClientPerMessageDeflateFactory(compress_settings={"memLevel": 5})
 
 _ANYWHERE = parse_uri("ws://localhost")  # the protocol shows it in its own upgrade only

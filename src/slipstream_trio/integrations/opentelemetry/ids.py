@@ -22,7 +22,7 @@ class _Handed(threading.local):
     span_id: str | None = None
 
 
-handed = _Handed()  # the ids for the next span that this thread starts
+handed: _Handed = _Handed()  # the ids for the next span that this thread starts
 
 
 class IdGenerator(Base):
