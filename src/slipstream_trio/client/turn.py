@@ -92,10 +92,6 @@ class Turn:
         self.holds: bool = False
         self.held: list[Buffer] = []
 
-    def is_over(self) -> bool:
-        """Tell whether the scheduler has to be passed."""
-        return self._clock() >= self._until
-
     def frees_more(self) -> bool:
         """Let a message be taken, and some more be free, unless the scheduler has to be passed before."""
         now = self._clock()
@@ -106,10 +102,19 @@ class Turn:
         self._looked, self.free = now, repeat(1, many - 1)
         return True
 
-    async def let_others_run(self, *, batch: bool = False) -> None:
-        """Pass the scheduler, and begin another turn."""
+    async def look(self, now: float, *, batch: bool) -> float:
+        """Let others run if the turn of a batch of frames is over; returns the time of `now`, or that after this."""
+        if self._clock() < self._until:
+            return now
+        self.end_batch()
         await trio.lowlevel.checkpoint()
         self.begin(batch=batch)
+        return trio.current_time()
+
+    async def let_others_run(self) -> None:
+        """Pass the scheduler, and begin another turn."""
+        await trio.lowlevel.checkpoint()
+        self.begin()
 
     def begin(self, *, batch: bool = False) -> None:
         """Begin another turn: other tasks have just run. In that of a batch of frames, readers are held."""
@@ -217,11 +222,7 @@ async def take_in(connection: "Connection", frames: Sequence[Frame]) -> None:
         if crowded is not None and patient:
             patient, now = await turn.catch_up(crowded, batch=many), trio.current_time()
         elif unseen <= 0:
-            unseen = FRAMES_A_LOOK
-            if turn.is_over():
-                turn.end_batch()
-                await turn.let_others_run(batch=many)
-                now = trio.current_time()
+            unseen, now = FRAMES_A_LOOK, await turn.look(now, batch=many)
     if many:
         turn.end_batch()
 
