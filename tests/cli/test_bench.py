@@ -5,6 +5,7 @@ import re
 import subprocess
 from collections import Counter
 from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +93,32 @@ async def test_connections_are_opened_over_the_ramp_and_pushes_begin_after_it(au
     assert opened[10] == 10
     due = [second.counts["due"] for _, second in sorted(result.seconds.items())]
     assert sum(due[:9]) == 0
+    assert sum(due) == 100
+
+
+async def test_pushes_begin_after_the_last_join_also_where_one_that_had_joined_has_failed(
+    autojump_clock: MockClock,
+) -> None:
+    class Slow(Channel):
+        async def join(self, payload: Any) -> Any:
+            if self.topic == "room:1":
+                server.connections[0].drop()
+                await trio.sleep(5)
+
+        async def handle_in(self, event: str, payload: Any, ref: Any) -> Outcome:
+            return Reply(payload)
+
+    requests = count(1)
+
+    def refuse_the_third(_: Request) -> None:
+        if next(requests) > 2:
+            raise Refuse(403)
+
+    server = server_of(Slow, connect=refuse_the_third)
+    result = await measured(server, ramp=0.1)
+    due = [second.counts["due"] for _, second in sorted(result.seconds.items())]
+    assert (result.errors["connection: lost"], result.errors["push: ConnectionLost"]) == (1, 50)
+    assert sum(due[:4]) == 0
     assert sum(due) == 100
 
 

@@ -43,7 +43,7 @@ class Load:
         self._free = trio.Semaphore(IN_FLIGHT)
         self._kinds: set[str] = set()
         self._numbers = range(plan["process"], plan["connections"], plan["processes"])  # of its connections
-        self._joined = trio.Semaphore(0)  # released by each that has joined, or has failed to
+        self._joined = {number: trio.Event() for number in self._numbers}  # or has failed to
         self.pushing: trio.CancelScope = trio.CancelScope()  # until it shall push no more; `run` ends after the answers
         self._begin_second()
 
@@ -83,12 +83,12 @@ class Load:
                     self._timed("join", began)
                     self._channels.append(channel)
                     nursery.start_soon(self._read, channel)
-                self._joined.release()
+                self._joined[number].set()
         except* (SlipstreamError, OSError) as group:
             for error in leaves(group):
                 why = JoinError(topic, error.response) if isinstance(error, JoinError) else error
                 self._failed(f"client: {type(error).__name__}", str(why))
-            self._joined.release()
+            self._joined[number].set()
 
     async def _read(self, channel: Channel) -> None:
         async for _ in channel:
@@ -98,8 +98,8 @@ class Load:
         """Begin each push when it is due, on the channels in turn, once all have joined or had the time for it."""
         plan, channels = self._plan, self._channels
         with trio.move_on_at(self._begins + plan["ramp"] + plan["timeout"]):
-            for _ in self._numbers:
-                await self._joined.acquire()
+            for joined in self._joined.values():
+                await joined.wait()
         begin = trio.current_time()
         pushes = range(plan["process"], round(plan["rate"] * plan["duration"]), plan["processes"])
         for turn, number in enumerate(pushes):
