@@ -85,6 +85,8 @@ def test_the_names_that_are_required_are_five() -> None:
     for name in FIVE:
         with pytest.raises(TypeError, match=name):
             State(**{key: value for key, value in FIVE.items() if key != name})
+    with pytest.raises(TypeError):
+        State()
 
 
 def test_without_turns_the_joins_that_are_pending_have_theirs_in_the_order_of_their_refs() -> None:
@@ -93,6 +95,23 @@ def test_without_turns_the_joins_that_are_pending_have_theirs_in_the_order_of_th
     assert list(state.turns.items()) == [("9", "a"), ("10", "c")]
     assert state.unanswered == 2
     assert State(**FIVE, joins=joins, join_deadlines={"c": 1.0}, turns={}).turns == {}
+
+
+def test_an_overdue_rejoin_that_has_lost_its_turn_is_late_in_a_state_made_anew_too() -> None:
+    core = Core(heartbeat_interval=None)
+    core.rejoin("late", timeout=1.0)
+    core.rejoin("waiting", timeout=50.0)
+    core.tick(1.0)
+    assert core.state.turn_queue.late == State(**flat(core.state)).turn_queue.late == ((1, "late"),)
+
+
+def test_leaves_have_no_limit_unless_one_is_given() -> None:
+    assert State(**FIVE, leaves={"a": "2"}).leave_deadlines == {"a": None}
+
+
+def test_what_has_its_turn_need_not_be_pending() -> None:
+    state = State(**FIVE, turns={"1": "given up"})
+    assert attrs.evolve(state, turn_began=3.0).turns == {"1": "given up"}
 
 
 @pytest.mark.parametrize(
