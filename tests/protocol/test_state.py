@@ -105,6 +105,11 @@ def test_an_overdue_rejoin_that_has_lost_its_turn_is_late_in_a_state_made_anew_t
     assert core.state.turn_queue.late == State(**flat(core.state)).turn_queue.late == ((1, "late"),)
 
 
+def test_a_rejoin_that_has_no_turn_is_late_only_if_it_is_overdue() -> None:
+    state = State(**FIVE, joins={"a": "1"}, join_deadlines={"a": 5.0}, rejoins={"a": "again"}, turns={})
+    assert state.turn_queue.late == ()
+
+
 def test_leaves_have_no_limit_unless_one_is_given() -> None:
     assert State(**FIVE, leaves={"a": "2"}).leave_deadlines == {"a": None}
 
