@@ -219,7 +219,9 @@ class Mutants:
 
     def _ended(self, attempt: Attempt, status: int, begun: int) -> None:
         mistake = attempt.mistake
-        if status == NOT_MADE:
+        if str(mistake) in self._argued and status in (0, NOT_MADE):
+            result = "argued"
+        elif status == NOT_MADE:
             result = "not made"
             self._survivors.append(mistake)
         elif status:
@@ -228,8 +230,6 @@ class Mutants:
             finder = attempt.tests[begun - 1]
             finders.pop(finder, None)
             finders[finder] = None
-        elif str(mistake) in self._argued:
-            result = "argued"
         elif not attempt.run_before and len(attempt.tests) < len(self._tests.passing(mistake)):
             attempt.run_before = frozenset(attempt.tests)
             self._todo.append(attempt)
